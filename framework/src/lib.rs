@@ -1,0 +1,10 @@
+//! Barid: message handlers with a unit of work. (Placeholder documentation.)
+
+pub mod clock;
+pub mod destination;
+pub mod headers;
+pub mod limits;
+pub mod transport;
+
+pub use destination::Destination;
+pub use headers::Headers;

@@ -1,0 +1,318 @@
+//! Where messages come in and go out: the contract of a transport.
+//!
+//! A [`Transport`] gives out [`Consumer`]s, which a bus reads, and [`Publisher`]s, which the relay and buses without an
+//! outbox write to. There is one client per broker: the relay's sinks wrap the publishing half of the modules below.
+//!
+//! What every implementation promises is written on the traits; what only some keep is in [`Promises`]. The conformance
+//! suite in `testing::conformance` runs the same cases against all of them.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{
+    destination::Destination,
+    headers::{self, Headers},
+};
+
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod memory;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod sql;
+
+/// A message on its way out: one row of the outbox, or one message of a bus without outbox.
+///
+/// Routing is already decided and the payload is opaque bytes; whoever publishes it needs no application type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutgoingRow {
+    /// The position in the outbox, or 0 for a message that never was in one.
+    pub seq: i64,
+    /// The message id.
+    pub id: Uuid,
+    /// Where it goes.
+    pub destination: Destination,
+    /// First half of the ordering key.
+    pub aggregatetype: String,
+    /// Second half of the ordering key; `None` means unordered.
+    pub aggregateid: Option<String>,
+    /// The message name.
+    pub name: String,
+    /// The body; `None` is a tombstone.
+    pub payload: Option<Bytes>,
+    /// Everything else that travels, without what has a column of its own.
+    pub headers: Headers,
+    /// W3C `traceparent` of the span that made the message.
+    pub tracingspancontext: Option<String>,
+}
+
+impl OutgoingRow {
+    /// The headers as a consumer will see them: the row's own headers and those that the columns stand for.
+    #[must_use]
+    pub fn wire_headers(&self) -> Headers {
+        let mut all = self.headers.clone();
+        all.set(headers::ID, self.id.to_string());
+        all.set(headers::TYPE, self.name.as_str());
+        all.set(headers::AGGREGATE, self.aggregatetype.as_str());
+        if let Some(key) = &self.aggregateid {
+            all.set(headers::KEY, key.as_str());
+        }
+        if let Some(context) = &self.tracingspancontext {
+            all.set(headers::TRACEPARENT, context.as_str());
+        }
+        all
+    }
+
+    /// The payload's size in bytes, 0 for a tombstone.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        self.payload.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// The caller's name for a submitted row. A publisher hands it back with the outcome and never looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// The publisher's window is full: settle something first. The row was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the publisher's window is full")]
+pub struct Full;
+
+/// What became of one submitted row. Decided once, by the publisher that knows its broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The broker has it: a positive confirm for exactly this row, and it was routed.
+    Confirmed,
+    /// The broker certainly does not have it, and trying again can help.
+    Transient(String),
+    /// The broker certainly does not have it, and trying again cannot help (unknown destination, too large, refused).
+    Permanent(String),
+    /// Nobody knows: the answer was lost. Send again with the same id.
+    Unknown(String),
+}
+
+/// The publishing half of a transport. Never waits for a batch.
+///
+/// Rows of one ordering key that are in flight together are published in the order in which they were submitted. After a
+/// row's negative outcome a later row of the same key may already have arrived: a caller that cannot accept this keeps
+/// one row per key in flight (`strict`).
+///
+/// An implementation owns its reconnects. While it has no connection, submitted rows settle as [`Outcome::Transient`];
+/// rows whose connection was lost under them settle as [`Outcome::Unknown`]. Every accepted row settles exactly once.
+#[async_trait]
+pub trait Publisher: Send {
+    /// Hands one row to the client without waiting. The payload is shared, not copied.
+    ///
+    /// # Errors
+    /// [`Full`] when the window is full; the row was not taken and may be submitted again after [`Publisher::settled`].
+    fn submit(&mut self, row: &OutgoingRow, token: Token) -> Result<(), Full>;
+
+    /// At least one outcome, as soon as there is one, and all others that are known by then. Pends for ever while
+    /// nothing is in flight. Cancel safe: an outcome that was not returned is returned by the next call.
+    async fn settled(&mut self) -> Vec<(Token, Outcome)>;
+
+    /// Stops taking rows, waits a bounded time for those in flight, and returns one outcome for each of them.
+    async fn close(self: Box<Self>) -> Vec<(Token, Outcome)>;
+}
+
+/// Whether a delivery may have been handed out before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// Certainly the first time.
+    First,
+    /// Handed out before, or the transport cannot tell.
+    Possible,
+}
+
+/// One received message and the right to settle it once.
+///
+/// Dropping it unsettled gives the message back after the transport's own time (a closed channel, an expired claim).
+pub struct Delivery {
+    /// The headers as they arrived.
+    pub headers: Headers,
+    /// The body as it arrived.
+    pub body: Bytes,
+    /// The queue or topic that it was received from, for logs and dead letters.
+    pub source: String,
+    /// Whether it may be a repeat.
+    pub repeat: Repeat,
+    /// How to settle it.
+    pub settlement: Box<dyn Settlement>,
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery")
+            .field("headers", &self.headers)
+            .field("body_bytes", &self.body.len())
+            .field("source", &self.source)
+            .field("repeat", &self.repeat)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settles one delivery, once.
+#[async_trait]
+pub trait Settlement: Send {
+    /// The message is done: it is never delivered again.
+    ///
+    /// # Errors
+    /// When the broker did not take the answer; the message will come again.
+    async fn ack(self: Box<Self>) -> Result<(), TransportError>;
+
+    /// The message is not done: deliver it again, not before `after` where the transport can wait.
+    ///
+    /// # Errors
+    /// When the broker did not take the answer; the message will come again all the same.
+    async fn nack(self: Box<Self>, after: Duration) -> Result<(), TransportError>;
+}
+
+/// What a bus reads from.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    /// The queue's name; on Kafka the consumer group, and a topic of this name for what is sent to `queue:NAME`.
+    pub queue: String,
+    /// Topics whose messages arrive in this queue too.
+    pub topics: Vec<String>,
+    /// Deliveries that may be handed out and not yet settled. Default: [`crate::limits::PREFETCH`].
+    pub prefetch: u16,
+}
+
+impl Inbox {
+    /// The queue `queue`, without topics, with the default prefetch.
+    #[must_use]
+    pub fn new(queue: impl Into<String>) -> Self {
+        Self { queue: queue.into(), topics: Vec::new(), prefetch: crate::limits::PREFETCH }
+    }
+
+    /// Also what is published to `topic`.
+    #[must_use]
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.topics.push(topic.into());
+        self
+    }
+}
+
+/// The receiving half of a transport.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next delivery; waits until there is one. Cancel safe.
+    ///
+    /// # Errors
+    /// When the connection is lost or refused. The consumer reconnects by itself: call again after a pause.
+    async fn receive(&mut self) -> Result<Delivery, TransportError>;
+
+    /// Stops receiving. Deliveries already handed out can still be settled while their settlement lives.
+    ///
+    /// # Errors
+    /// When the broker cannot be told; it will find out by the closed connection.
+    async fn close(self: Box<Self>) -> Result<(), TransportError>;
+}
+
+/// A way for messages to travel.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// What this transport keeps beyond the common contract.
+    fn promises(&self) -> Promises;
+
+    /// Makes the inbox's queue and its bindings when they do not exist. May be called by several processes at once, and
+    /// again at every start.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    async fn declare(&self, inbox: &Inbox) -> Result<(), TransportError>;
+
+    /// Starts to receive from an inbox that was declared.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    async fn consumer(&self, inbox: &Inbox) -> Result<Box<dyn Consumer>, TransportError>;
+
+    /// A publisher of its own.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses the credentials.
+    async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError>;
+}
+
+/// What a transport keeps. The conformance suite checks exactly this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // a list of independent yes-or-no facts is what this is
+pub struct Promises {
+    /// Messages survive a restart of the process and of the broker.
+    pub durable: bool,
+    /// [`Repeat`] is exact: a first delivery is never reported as possible repeat.
+    pub knows_repeats: bool,
+    /// `nack(after)` waits that long before it delivers again.
+    pub delays: bool,
+    /// A message of a key is delivered only after the ones before it were settled, through nacks.
+    pub orders_keys: bool,
+    /// A message to a queue that nobody declared is a permanent failure, not a silent drop.
+    pub refuses_unknown_queues: bool,
+}
+
+/// What can go wrong between us and a broker.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The broker cannot be reached. Check the address, and that it runs.
+    #[error("cannot reach {broker}: {cause}")]
+    Unreachable {
+        /// Address without credentials.
+        broker: String,
+        /// What the client said.
+        cause: String,
+    },
+    /// The broker refused the credentials or the permission. Check user, password and grants.
+    #[error("{broker} refused the credentials: {cause}")]
+    Refused {
+        /// Address without credentials.
+        broker: String,
+        /// What the client said.
+        cause: String,
+    },
+    /// A connection that worked was lost. What was in flight on it will come again.
+    #[error("connection to {broker} lost: {cause}")]
+    Lost {
+        /// Address without credentials.
+        broker: String,
+        /// What the client said.
+        cause: String,
+    },
+    /// A call took longer than its bound; its outcome is unknown.
+    #[error("{broker} did not answer {call} within {after:?}")]
+    Timeout {
+        /// Address without credentials.
+        broker: String,
+        /// What was asked.
+        call: &'static str,
+        /// The bound.
+        after: Duration,
+    },
+    /// The address, a setting or the topology does not fit. Trying again cannot help.
+    #[error("{what}: {cause}; {remedy}")]
+    Misconfigured {
+        /// The thing that does not fit.
+        what: String,
+        /// Why.
+        cause: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The database below a SQL queue failed.
+    #[error("queue database: {0}")]
+    Database(String),
+}
+
+impl TransportError {
+    /// Whether trying again later can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, Self::Misconfigured { .. } | Self::Refused { .. })
+    }
+}
