@@ -1,5 +1,7 @@
 //! The SQL queue on every database: one suite, the promises of the transport one by one.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by its panic
+
 use std::{collections::BTreeSet, time::Duration};
 
 use barid::{

@@ -21,6 +21,7 @@ use self::{
 use super::{Consumer, Inbox, Promises, Publisher, Transport, TransportError};
 use crate::{destination::checked_name, store::AnyPool};
 
+mod acks;
 mod claims;
 mod consumer;
 mod doorbell;

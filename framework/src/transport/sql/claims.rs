@@ -12,17 +12,11 @@ use std::{
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use uuid::Uuid;
 
-use super::queue::Shared;
+use super::{
+    acks::Acks,
+    queue::{Claim, Shared},
+};
 use crate::transport::TransportError;
-
-/// One claimed row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Claim {
-    /// The claim that holds it. New for each time that rows are claimed.
-    pub(super) id: Uuid,
-    /// The row.
-    pub(super) seq: i64,
-}
 
 /// What one consumer holds: in its buffer or handed out.
 pub(super) struct Claims {
@@ -31,6 +25,7 @@ pub(super) struct Claims {
     /// Until when each claim certainly lasts, by the local clock.
     held: Mutex<HashMap<Claim, Instant>>,
     changed: Notify,
+    acks: Acks,
     renewing: Mutex<Option<AbortHandle>>,
 }
 
@@ -38,6 +33,7 @@ impl Claims {
     /// None yet, and a task that renews those to come until nobody refers to them any more.
     pub(super) fn start(database: Shared, lease: Duration) -> Arc<Self> {
         let claims = Arc::new(Self {
+            acks: Acks::start(database.clone()),
             database,
             lease,
             held: Mutex::default(),
@@ -84,8 +80,7 @@ impl Claims {
     }
 
     pub(super) async fn ack(&self, claim: Claim) -> Result<(), TransportError> {
-        let settle = || self.database.statements().ack(claim.id, claim.seq);
-        let held = self.database.call("ack", settle).await?;
+        let held = self.acks.ack(claim).await?;
         self.settled(claim, held)
     }
 

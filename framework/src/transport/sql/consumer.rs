@@ -7,8 +7,8 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use uuid::Uuid;
 
 use super::{
-    claims::{Claim, Claims},
-    queue::{Claimed, Shared},
+    claims::Claims,
+    queue::{Claim, Claimed, Shared},
 };
 use crate::{
     headers::Headers,

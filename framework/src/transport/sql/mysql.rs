@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claimed, NewRow, Statements, Targets, micros},
+    queue::{Claim, Claimed, NewRow, Statements, Targets, micros},
 };
 use crate::{store::held::HeldTransaction, transport::Outcome};
 
@@ -106,9 +106,22 @@ impl Statements for MySql {
         self.change_claimed(claim, seqs, free).await
     }
 
-    async fn ack(&self, claim: Uuid, seq: i64) -> Result<bool, sqlx::Error> {
-        let delete = sqlx::query("DELETE FROM queue_message WHERE seq = ? AND claimed_by = ?");
-        Ok(delete.bind(seq).bind(claim).execute(&self.0).await?.rows_affected() == 1)
+    async fn ack(&self, claims: &[Claim]) -> Result<Vec<i64>, sqlx::Error> {
+        let seqs: Vec<i64> = claims.iter().map(|claim| claim.seq).collect();
+        let pairs: Vec<String> =
+            claims.iter().map(|claim| format!("({}, X'{}')", claim.seq, claim.id.simple())).collect();
+        let (among, pairs) = (list(&seqs), pairs.join(", "));
+        let text =
+            format!("DELETE FROM queue_message WHERE seq IN ({among}) AND (seq, claimed_by) IN ({pairs})");
+        let deleted = sqlx::raw_sql(AssertSqlSafe(text)).execute(&self.0).await?.rows_affected();
+        if usize::try_from(deleted) == Ok(claims.len()) {
+            return Ok(seqs);
+        }
+        // MySQL's DELETE returns no rows. What is still there was not deleted; what is not there never comes again.
+        let text = format!("SELECT seq FROM queue_message WHERE seq IN ({among})");
+        let left: Vec<i64> =
+            sqlx::query_scalar(AssertSqlSafe(text)).persistent(false).fetch_all(&self.0).await?;
+        Ok(seqs.into_iter().filter(|seq| !left.contains(seq)).collect())
     }
 
     async fn nack(&self, claim: Uuid, seq: i64, after: Duration) -> Result<bool, sqlx::Error> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claimed, NewRow, Statements, Targets, micros},
+    queue::{Claim, Claimed, NewRow, Statements, Targets, micros},
 };
 use crate::{store::held::HeldTransaction, transport::Outcome};
 
@@ -97,9 +97,14 @@ impl Statements for Postgres {
         sqlx::query(give_back).bind(claim).bind(seqs).execute(&self.0).await.map(drop)
     }
 
-    async fn ack(&self, claim: Uuid, seq: i64) -> Result<bool, sqlx::Error> {
-        let delete = sqlx::query("DELETE FROM queue_message WHERE seq = $1 AND claimed_by = $2");
-        Ok(delete.bind(seq).bind(claim).execute(&self.0).await?.rows_affected() == 1)
+    async fn ack(&self, claims: &[Claim]) -> Result<Vec<i64>, sqlx::Error> {
+        let delete = "DELETE FROM queue_message m USING unnest($1::bigint[], $2::uuid[]) AS a (seq, claim)
+                      WHERE m.seq = a.seq AND m.claimed_by = a.claim RETURNING m.seq";
+        sqlx::query_scalar(delete)
+            .bind(claims.iter().map(|claim| claim.seq).collect::<Vec<_>>())
+            .bind(claims.iter().map(|claim| claim.id).collect::<Vec<_>>())
+            .fetch_all(&self.0)
+            .await
     }
 
     async fn nack(&self, claim: Uuid, seq: i64, after: Duration) -> Result<bool, sqlx::Error> {

@@ -45,11 +45,20 @@ pub(super) trait Statements: Send + Sync {
     /// Ends the claim for those of `seqs` that it still holds, as if they had never been handed out.
     async fn give_back(&self, claim: Uuid, seqs: &[i64]) -> Result<(), sqlx::Error>;
 
-    /// Deletes the row. `false`: the claim does not hold it any more.
-    async fn ack(&self, claim: Uuid, seq: i64) -> Result<bool, sqlx::Error>;
+    /// Deletes the rows of those claims that still hold theirs, and returns the rows that are gone.
+    async fn ack(&self, claims: &[Claim]) -> Result<Vec<i64>, sqlx::Error>;
 
     /// Ends the claim; the row is due in `after`. `false`: the claim does not hold it any more.
     async fn nack(&self, claim: Uuid, seq: i64, after: Duration) -> Result<bool, sqlx::Error>;
+}
+
+/// One claimed row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Claim {
+    /// The claim that holds it. New for each time that rows are claimed.
+    pub(super) id: Uuid,
+    /// The row.
+    pub(super) seq: i64,
 }
 
 /// Where the rows of a batch can go.
@@ -170,12 +179,21 @@ impl Bound {
         &self.bell
     }
 
-    /// Runs one of the statements within the bound of every call. A victim of a deadlock is run again at once.
+    /// Runs one of the statements within the bound of every call.
     pub(super) async fn call<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         call: &'static str,
         statement: impl Fn() -> F,
     ) -> Result<T, TransportError> {
+        self.run(statement).await.map_err(|error| self.error(call, error.as_ref()))
+    }
+
+    /// The same, with an error that can be told to several. `None`: there was no answer in time. A victim of a deadlock is
+    /// run again at once.
+    pub(super) async fn run<T, F: Future<Output = Result<T, sqlx::Error>>>(
+        &self,
+        statement: impl Fn() -> F,
+    ) -> Result<T, Option<sqlx::Error>> {
         let retried = async {
             for _ in 1..CONTENTION_TRIES {
                 match statement().await {
@@ -185,9 +203,14 @@ impl Bound {
             }
             statement().await
         };
-        match tokio::time::timeout(CALL_TIMEOUT, retried).await {
-            Ok(result) => result.map_err(|error| error::failed(&self.place, &error)),
-            Err(_) => Err(TransportError::Timeout { broker: self.place.clone(), call, after: CALL_TIMEOUT }),
+        tokio::time::timeout(CALL_TIMEOUT, retried).await.map_err(|_| None)?.map_err(Some)
+    }
+
+    /// What [`Bound::run`] failed with, for the caller.
+    pub(super) fn error(&self, call: &'static str, error: Option<&sqlx::Error>) -> TransportError {
+        match error {
+            Some(error) => error::failed(&self.place, error),
+            None => TransportError::Timeout { broker: self.place.clone(), call, after: CALL_TIMEOUT },
         }
     }
 }

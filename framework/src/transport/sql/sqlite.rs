@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claimed, NewRow, Statements, Targets, micros},
+    queue::{Claim, Claimed, NewRow, Statements, Targets, micros},
 };
 use crate::{
     store::{held::HeldTransaction, sqlite::lock::file_lock},
@@ -34,6 +34,12 @@ WHERE seq IN (SELECT value FROM json_each(?1))
   AND visible_at <= (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))
   AND (claimed_until IS NULL OR claimed_until <= (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)))
 RETURNING seq, deliveries, headers, body";
+
+/// Takes an array of pairs of row and claim, in hex.
+const ACK: &str = "
+DELETE FROM queue_message WHERE seq IN (SELECT value ->> 0 FROM json_each(?1))
+  AND EXISTS (SELECT 1 FROM json_each(?1) WHERE value ->> 0 = seq AND value ->> 1 = hex(claimed_by))
+RETURNING seq";
 
 /// Rows of one INSERT: five parameters each, of the 32,766 that a statement may have.
 const INSERT_ROWS_MAX: usize = 1_000;
@@ -108,9 +114,10 @@ impl Statements for Sqlite {
         self.write(sqlx::query(give_back).bind(claim).bind(list(seqs))).await.map(drop)
     }
 
-    async fn ack(&self, claim: Uuid, seq: i64) -> Result<bool, sqlx::Error> {
-        let delete = sqlx::query("DELETE FROM queue_message WHERE seq = ? AND claimed_by = ?");
-        Ok(self.write(delete.bind(seq).bind(claim)).await?.rows_affected() == 1)
+    async fn ack(&self, claims: &[Claim]) -> Result<Vec<i64>, sqlx::Error> {
+        let pairs: Vec<_> = claims.iter().map(|claim| (claim.seq, hex::encode_upper(claim.id))).collect();
+        let _writer = file_lock(&self.0).lock_owned().await;
+        sqlx::query_scalar(ACK).bind(list(&pairs)).fetch_all(&self.0).await
     }
 
     async fn nack(&self, claim: Uuid, seq: i64, after: Duration) -> Result<bool, sqlx::Error> {
