@@ -8,9 +8,14 @@ use barid::{
     transport::{Outcome, OutgoingRow, Publisher, Token},
 };
 use bytes::Bytes;
+use futures::StreamExt as _;
 use lapin::{
     Channel, Connection, ConnectionProperties, ExchangeKind,
-    options::{BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeleteOptions},
+    message::Delivery,
+    options::{
+        BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, ExchangeDeclareOptions,
+        ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 use tokio::{
@@ -135,19 +140,20 @@ impl Side {
 
     /// Takes everything out of a queue.
     pub(crate) async fn drain(&self, queue: &str) -> Vec<Stored> {
-        let mut all = Vec::new();
-        while let Some(message) =
-            self.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap()
-        {
-            let properties = &message.delivery.properties;
-            let headers = properties.headers().as_ref().unwrap().inner();
-            let Some(AMQPValue::LongString(key)) = headers.get(KEY) else { panic!("no key: {properties:?}") };
-            all.push(Stored {
-                id: properties.message_id().as_ref().unwrap().as_str().parse().unwrap(),
-                key: key.to_string(),
-                number: std::str::from_utf8(&message.delivery.data).unwrap().parse().unwrap(),
-            });
-        }
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declared =
+            self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap();
+        let count = usize::try_from(declared.message_count()).unwrap();
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let consumer = self
+            .channel
+            .basic_consume(queue.into(), queue.into(), options, FieldTable::default())
+            .await
+            .unwrap();
+        let all: Vec<_> = consumer.take(count).map(|message| stored(&message.unwrap())).collect().await;
+        self.channel.basic_cancel(queue.into(), BasicCancelOptions::default()).await.unwrap();
+        let more = self.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap();
+        assert!(more.is_none(), "the broker counted {count} messages and has more");
         all
     }
 
@@ -168,6 +174,16 @@ impl Side {
             FieldTable::default(),
         );
         declared.await.unwrap();
+    }
+}
+
+fn stored(message: &Delivery) -> Stored {
+    let headers = message.properties.headers().as_ref().unwrap().inner();
+    let Some(AMQPValue::LongString(key)) = headers.get(KEY) else { panic!("no key: {headers:?}") };
+    Stored {
+        id: message.properties.message_id().as_ref().unwrap().as_str().parse().unwrap(),
+        key: key.to_string(),
+        number: std::str::from_utf8(&message.data).unwrap().parse().unwrap(),
     }
 }
 
