@@ -366,3 +366,6 @@ fn missing_exchange(row: &Row) -> Settled {
     );
     Settled { token: row.token, bytes: row.body.len(), outcome: Outcome::Permanent(why) }
 }
+
+#[cfg(test)]
+mod tests;

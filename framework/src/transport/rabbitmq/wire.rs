@@ -203,7 +203,8 @@ mod tests {
     #[test]
     fn what_would_close_the_channel_is_refused() {
         let long = "x".repeat(256);
-        let spoiled: [(&str, fn(&mut OutgoingRow, String)); 4] = [
+        type Spoil = fn(&mut OutgoingRow, String);
+        let spoiled: [(&str, Spoil); 4] = [
             ("body", |row, _| row.payload = Some(Bytes::from_static(b"more than 10"))),
             ("type", |row, long| row.name = long),
             ("header name", |row, long| row.headers.set(long, "1")),
