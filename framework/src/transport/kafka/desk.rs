@@ -67,7 +67,7 @@ pub(super) struct Desk {
     pub(super) closing: bool,
     /// The reading thread is gone.
     pub(super) finished: bool,
-    /// Partitions were assigned since the reader last looked: they are not paused.
+    /// Partitions were assigned since the reader last looked: whether they are paused is not known.
     pub(super) reassigned: bool,
 }
 

@@ -127,8 +127,8 @@ impl Reader {
             let mut desk = locked(&self.shared.desk);
             (desk.wants_more(), std::mem::take(&mut desk.reassigned))
         };
-        let unchanged = wants_more != self.paused;
-        if unchanged && (wants_more || !reassigned) {
+        // A partition that was paused when it was taken away is still paused when it comes back.
+        if wants_more != self.paused && !reassigned {
             return;
         }
         let changed = self
