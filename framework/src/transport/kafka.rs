@@ -20,6 +20,8 @@
 mod client;
 mod consumer;
 mod desk;
+#[cfg(test)]
+mod faults;
 mod gate;
 mod held;
 mod offsets;

@@ -108,8 +108,17 @@ impl Reader {
                 self.committed_at = Instant::now();
             }
         }
-        self.commit(CommitMode::Sync);
+        self.commit_last();
         // Dropping the client leaves the group.
+    }
+
+    /// Commits what was handled before leaving, again when the coordinator does not take it at once.
+    fn commit_last(&self) {
+        let deadline = Instant::now() + self.shared.settings.close_timeout / 2;
+        while !self.commit(CommitMode::Sync) && Instant::now() < deadline {
+            // Serves rebalances meanwhile; a message that comes out of it is ignored by the closed desk.
+            drop(self.client.poll(POLL));
+        }
     }
 
     /// Closing waits for what is handed out: a handler that finishes in its grace time still gets its position committed.
@@ -141,26 +150,33 @@ impl Reader {
         }
     }
 
-    fn commit(&self, mode: CommitMode) {
+    fn commit(&self, mode: CommitMode) -> bool {
         let positions = locked(&self.shared.desk).tell();
-        commit(&self.client, &self.shared, &positions, mode);
+        commit(&self.client, &self.shared, &positions, mode)
     }
 }
 
-/// Commits positions. One that is not taken is told again.
-fn commit(client: &BaseConsumer<Callbacks>, shared: &Shared, positions: &[(Place, i64)], mode: CommitMode) {
+/// Commits positions. Those that are not taken are told again.
+fn commit(
+    client: &BaseConsumer<Callbacks>,
+    shared: &Shared,
+    positions: &[(Place, i64)],
+    mode: CommitMode,
+) -> bool {
     if positions.is_empty() {
-        return;
+        return true;
     }
     let mut list = TopicPartitionList::with_capacity(positions.len());
     let added: KafkaResult<()> = positions.iter().try_for_each(|((topic, partition), position)| {
         list.add_partition_offset(topic, *partition, Offset::Offset(*position))
     });
-    if let Err(error) = added.and_then(|()| client.commit(&list, mode)) {
+    let committed = added.and_then(|()| client.commit(&list, mode));
+    if let Err(error) = &committed {
         tracing::warn!(%error, "cannot commit positions to Kafka; a crash now would repeat messages");
         let mut desk = locked(&shared.desk);
         positions.iter().for_each(|(place, _)| desk.untell(place));
     }
+    committed.is_ok()
 }
 
 impl Shared {
