@@ -20,3 +20,8 @@ pub use database::TestDatabase;
 pub use eventually::eventually;
 pub use process::Process;
 pub use proxy::Proxy;
+
+/// The code blocks of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
