@@ -14,17 +14,24 @@ use crate::{store::held::HeldTransaction, transport::Outcome};
 
 pub(super) struct Postgres(pub(super) PgPool);
 
+/// Goes from key to key by the index: a key with many rows costs no more than one with a single row.
 const DUE: &str = "
+WITH RECURSIVE head (ordering_key, seq, n) AS (
+  (SELECT ordering_key, seq, 1::bigint FROM queue_message WHERE queue = $1 AND ordering_key > $3
+   ORDER BY ordering_key, seq LIMIT 1)
+  UNION ALL
+  SELECT next.ordering_key, next.seq, head.n + 1 FROM head CROSS JOIN LATERAL (
+    SELECT m.ordering_key, m.seq FROM queue_message m WHERE m.queue = $1 AND m.ordering_key > head.ordering_key
+    ORDER BY m.ordering_key, m.seq LIMIT 1) next
+  WHERE head.n < $4)
 SELECT * FROM (
   SELECT seq, NULL::text AS ordering_key FROM queue_message
   WHERE queue = $1 AND ordering_key IS NULL AND visible_at <= now() AND (claimed_until IS NULL OR claimed_until <= now())
   ORDER BY seq LIMIT $2) free
 UNION ALL
-SELECT m.seq, h.ordering_key FROM (
-  SELECT ordering_key, MIN(seq) AS seq FROM queue_message
-  WHERE queue = $1 AND ordering_key > $3 GROUP BY ordering_key ORDER BY ordering_key LIMIT $4) h
+SELECT m.seq, head.ordering_key FROM head
 LEFT JOIN queue_message m
-  ON m.seq = h.seq AND m.visible_at <= now() AND (m.claimed_until IS NULL OR m.claimed_until <= now())";
+  ON m.seq = head.seq AND m.visible_at <= now() AND (m.claimed_until IS NULL OR m.claimed_until <= now())";
 
 /// A row that another consumer is claiming is locked and left out; one that it has claimed is looked at again and left out.
 const TAKE: &str = "
