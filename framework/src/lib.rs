@@ -8,5 +8,3 @@ pub mod transport;
 
 pub use destination::Destination;
 pub use headers::Headers;
-#[cfg(feature = "rabbitmq")]
-pub use transport::rabbitmq::RabbitMq;
