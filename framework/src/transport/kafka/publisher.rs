@@ -77,6 +77,14 @@ impl KafkaPublisher {
     }
 }
 
+#[cfg(test)]
+impl KafkaPublisher {
+    /// As if librdkafka had reported a fatal error.
+    pub(super) fn break_producer(&self) {
+        self.shared.flight.kill(locked(&self.shared.router).generation);
+    }
+}
+
 #[async_trait]
 impl Publisher for KafkaPublisher {
     fn submit(&mut self, row: &OutgoingRow, token: Token) -> Result<(), Full> {
