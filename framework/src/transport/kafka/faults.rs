@@ -230,10 +230,11 @@ async fn a_refused_commit_is_made_again() {
     let delivery = consumer.receive().await.unwrap();
     let first = delivery.headers.get(headers::ID).unwrap().to_owned();
     assert_eq!(delivery.repeat, Repeat::Possible, "it existed when the partition was assigned");
-    cluster.mock.request_errors(
-        RDKafkaApiKey::OffsetCommit,
-        &[Reply::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE, Reply::RD_KAFKA_RESP_ERR_NOT_COORDINATOR],
-    );
+    let refused = [
+        Reply::RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE,
+        Reply::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+    ];
+    cluster.mock.request_errors(RDKafkaApiKey::OffsetCommit, &refused);
     delivery.settlement.ack().await.unwrap();
     consumer.close().await.unwrap();
     let mut consumer = cluster.kafka().consumer(&inbox).await.unwrap();
