@@ -1,1 +1,2 @@
-//! placeholder
+//! The relay: publishes a transactional outbox, in order per key, nothing lost.
+pub mod lane;
