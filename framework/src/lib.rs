@@ -4,6 +4,8 @@ pub mod clock;
 pub mod destination;
 pub mod headers;
 pub mod limits;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod store;
 pub mod transport;
 
 pub use destination::Destination;
