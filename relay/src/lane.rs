@@ -100,6 +100,17 @@ pub enum ParkState {
     Behind,
 }
 
+impl ParkState {
+    /// As the column `state` of `relay_parked` has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Poison => "poison",
+            Self::Behind => "behind",
+        }
+    }
+}
+
 /// A row to be moved out of the outbox into `relay_parked`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Park {
