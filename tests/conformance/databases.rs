@@ -1,5 +1,7 @@
 //! A fresh, empty database of each kind for one test.
 
+use std::io::Write as _;
+
 use barid::store::AnyPool;
 use sqlx::Executor;
 use uuid::Uuid;
@@ -71,7 +73,8 @@ pub(crate) async fn run(pool: &AnyPool, sql: &'static str) -> u64 {
 fn server(variable: &str) -> Option<String> {
     let url = std::env::var(variable).ok();
     if url.is_none() {
-        eprintln!("NOT RUN: {variable} is not set; tests/run starts the servers");
+        // Past the test harness, which would swallow it. There is nobody to tell when stderr is closed.
+        let _ = writeln!(std::io::stderr(), "NOT RUN: {variable} is not set; tests/run starts the servers");
     }
     url
 }

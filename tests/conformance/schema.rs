@@ -1,5 +1,7 @@
 //! The schema on every database: applied once however many ask, and refused when it does not fit.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by its panic
+
 use barid::store::{
     pool::{AnyPool, ConnectError},
     schema::{self, SchemaError},
