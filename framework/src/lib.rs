@@ -10,3 +10,5 @@ pub mod transport;
 
 pub use destination::Destination;
 pub use headers::Headers;
+#[cfg(feature = "rabbitmq")]
+pub use transport::rabbitmq::RabbitMq;
