@@ -1,0 +1,71 @@
+//! Between our messages and Kafka's records: headers, keys, bodies, error codes.
+
+use rdkafka::{
+    Message as _,
+    message::{BorrowedMessage, Header, Headers as _, OwnedHeaders},
+    types::RDKafkaErrorCode as Code,
+};
+
+use crate::{
+    headers::Headers,
+    transport::{OutgoingRow, TransportError},
+};
+
+/// The row's headers as record headers, in the order of their names.
+pub(super) fn record_headers(row: &OutgoingRow) -> OwnedHeaders {
+    let headers = row.wire_headers();
+    let all = OwnedHeaders::new_with_capacity(headers.len());
+    headers.iter().fold(all, |all, (name, value)| all.insert(Header { key: name, value: Some(value) }))
+}
+
+/// What the row takes in the client's buffers, which is what `message.max.bytes` looks at.
+pub(super) fn record_bytes(row: &OutgoingRow) -> usize {
+    row.payload_len() + row.aggregateid.as_ref().map_or(0, String::len)
+}
+
+/// The record's headers as text. Of a name that occurs twice the last value counts; bytes that are no UTF-8 are replaced.
+pub(super) fn headers_of(record: &BorrowedMessage<'_>) -> Headers {
+    let mut all = Headers::new();
+    for header in record.headers().into_iter().flat_map(|headers| headers.iter()) {
+        all.set(header.key, String::from_utf8_lossy(header.value.unwrap_or_default()));
+    }
+    all
+}
+
+/// What an error of the client means to its user. `connected` says whether the broker had been reached before.
+pub(super) fn transport_error(broker: &str, code: Code, reason: &str, connected: bool) -> TransportError {
+    let broker = broker.to_owned();
+    let cause = if reason.is_empty() { code.to_string() } else { reason.to_owned() };
+    match code {
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed => TransportError::Refused { broker, cause },
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic => {
+            TransportError::Misconfigured {
+                what: format!("topic at {broker}"),
+                cause,
+                remedy: "declare the inbox before you receive from it".to_owned(),
+            }
+        }
+        _ if connected => TransportError::Lost { broker, cause },
+        _ => TransportError::Unreachable { broker, cause },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_lost_and_unreachable_are_told_apart() {
+        let check = |code, connected| transport_error("b:1", code, "why", connected);
+        assert!(matches!(check(Code::Authentication, false), TransportError::Refused { .. }));
+        assert!(matches!(check(Code::AllBrokersDown, true), TransportError::Lost { .. }));
+        assert!(matches!(check(Code::Resolve, false), TransportError::Unreachable { .. }));
+        assert!(matches!(check(Code::UnknownTopicOrPartition, true), TransportError::Misconfigured { .. }));
+    }
+}
