@@ -15,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-use barid::transport::{OutgoingRow, Outcome, Token};
+use barid::transport::{Outcome, OutgoingRow, Token};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -279,7 +279,11 @@ impl Lanes {
         let lane = &mut self.sinks[slot.way.sink];
         lane.rows += 1;
         lane.bytes += slot.row.payload_len();
-        debug_assert_eq!(lane.ready.front(), Some(&token), "rows start in the order in which they became ready");
+        debug_assert_eq!(
+            lane.ready.front(),
+            Some(&token),
+            "rows start in the order in which they became ready"
+        );
         lane.ready.pop_front();
         if let Some(key) = slot.key {
             self.chains.entry(key).or_default().in_flight += 1;

@@ -69,7 +69,9 @@ pub enum RelayError {
         cause: barid::transport::TransportError,
     },
     /// A task of the relay ended by a panic. This is a defect: report it.
-    #[error("source {source_name}: the relay's {task} task has died; this is a defect, please report it with the log")]
+    #[error(
+        "source {source_name}: the relay's {task} task has died; this is a defect, please report it with the log"
+    )]
     TaskDied {
         /// The source.
         source_name: String,
@@ -222,7 +224,10 @@ impl Session<'_> {
         let room = settings.buffer_rows_max.saturating_sub(self.lanes.rows());
         let bytes_max = settings.buffer_bytes_max.saturating_sub(self.lanes.bytes());
         let rows_max = room.min(settings.batch_rows);
-        if self.reading.asked() || bytes_max == 0 || rows_max < settings.batch_rows.min(settings.buffer_rows_max / 2).max(1) {
+        if self.reading.asked()
+            || bytes_max == 0
+            || rows_max < settings.batch_rows.min(settings.buffer_rows_max / 2).max(1)
+        {
             return;
         }
         let known = if self.relay.source.needs_known() { self.lanes.known_seqs() } else { Vec::new() };
@@ -313,7 +318,11 @@ impl Session<'_> {
         }
         let left = self.lanes.in_flight();
         if left > 0 {
-            tracing::warn!(source = self.relay.source.name(), rows = left, "stopped without an answer for these rows");
+            tracing::warn!(
+                source = self.relay.source.name(),
+                rows = left,
+                "stopped without an answer for these rows"
+            );
         }
         self.relay.stats.send_replace(self.lanes.stats());
         Ok(())

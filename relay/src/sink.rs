@@ -12,7 +12,7 @@ use barid::{
 };
 use futures::future::{FutureExt, select_all};
 
-use crate::lane::{Order, Way, Window};
+use crate::lane::{Way, Window};
 
 /// Which destinations a route takes: `queue:NAME` or `topic:NAME`, where `*` in NAME stands for any characters, or `*`
 /// alone for everything.
@@ -21,7 +21,9 @@ pub struct Pattern(String);
 
 /// A text that can match no destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} matches no destination: write queue:NAME or topic:NAME, with * for any characters, or * for everything")]
+#[error(
+    "{0:?} matches no destination: write queue:NAME or topic:NAME, with * for any characters, or * for everything"
+)]
 pub struct PatternError(String);
 
 impl Pattern {
@@ -109,7 +111,8 @@ impl Routes {
     }
 
     fn unknown(&self, destination: &Destination) -> String {
-        let routes: Vec<String> = self.routes.iter().map(|route| format!("\"{}\"", route.destination)).collect();
+        let routes: Vec<String> =
+            self.routes.iter().map(|route| format!("\"{}\"", route.destination)).collect();
         format!(
             "no route for destination \"{destination}\" (routes: {}); add a [[route]] for it, or correct what sends there",
             routes.join(", ")
@@ -182,18 +185,10 @@ pub async fn settled(sinks: &mut [OpenSink]) -> (usize, Vec<(Token, Outcome)>) {
     (sink, outcomes)
 }
 
-/// The order of a route that does not say: what keeps promise O on each kind of sink at the least cost.
-#[must_use]
-pub fn default_order(kind: Option<super::config::SinkKind>) -> Order {
-    match kind {
-        Some(super::config::SinkKind::Kafka) => Order::Pipelined,
-        _ => Order::Strict,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lane::Order;
 
     #[test]
     fn patterns() {

@@ -228,7 +228,9 @@ impl At<'_> {
         match tokio::time::timeout(after, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(cause)) => Err(SourceError::Database { source_name: source_name(), doing, cause }),
-            Err(_) => Err(SourceError::Timeout { source_name: source_name(), doing, after_s: after.as_secs() }),
+            Err(_) => {
+                Err(SourceError::Timeout { source_name: source_name(), doing, after_s: after.as_secs() })
+            }
         }
     }
 

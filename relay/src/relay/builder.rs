@@ -111,7 +111,9 @@ impl RelayBuilder {
             problems.push("there is no sink: add one".to_owned());
         }
         if self.routes.is_empty() {
-            problems.push("there is no route: every row would be parked; add one, for instance queue:*".to_owned());
+            problems.push(
+                "there is no route: every row would be parked; add one, for instance queue:*".to_owned(),
+            );
         }
         for (at, sink) in self.sinks.iter().enumerate() {
             if self.sinks[..at].iter().any(|other| other.name == sink.name) {
@@ -128,7 +130,9 @@ impl RelayBuilder {
             if found.is_none() {
                 let names: Vec<&str> = self.sinks.iter().map(|sink| sink.name.as_str()).collect();
                 let names = names.join(", ");
-                problems.push(format!("route {destination:?} leads to sink {sink:?}, which does not exist (sinks: {names})"));
+                problems.push(format!(
+                    "route {destination:?} leads to sink {sink:?}, which does not exist (sinks: {names})"
+                ));
             }
             if let (Ok(destination), Some(sink)) = (pattern, found) {
                 routes.push(Route { destination, way: Way { sink, order: *order } });

@@ -87,7 +87,11 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut todo: mpsc::Receiver<Job>, finished: mpsc::Sender<Result<Vec<RowId>, SourceError>>) {
+    async fn run(
+        mut self,
+        mut todo: mpsc::Receiver<Job>,
+        finished: mpsc::Sender<Result<Vec<RowId>, SourceError>>,
+    ) {
         while let Some(job) = todo.recv().await {
             let result = self.until_done(&job).await;
             let ends = result.is_err();
@@ -127,7 +131,12 @@ impl Task {
             Job::Delete(rows) => {
                 let deleted = writer.delete(rows).await?;
                 if deleted != rows.len() as u64 {
-                    tracing::debug!(source = self.source.name(), asked = rows.len(), deleted, "some were gone already");
+                    tracing::debug!(
+                        source = self.source.name(),
+                        asked = rows.len(),
+                        deleted,
+                        "some were gone already"
+                    );
                 }
                 Ok(())
             }

@@ -11,7 +11,10 @@ use crate::{
 };
 
 /// Claims the source, loads the keys that parked rows hold and opens the sinks. `None` when told to stop meanwhile.
-pub(super) async fn open<'a>(relay: &'a Relay, stop: &CancellationToken) -> Result<Option<Session<'a>>, RelayError> {
+pub(super) async fn open<'a>(
+    relay: &'a Relay,
+    stop: &CancellationToken,
+) -> Result<Option<Session<'a>>, RelayError> {
     let mut backoff = relay.settings.backoff();
     let (mut attempts, mut said) = (0, String::new());
     loop {

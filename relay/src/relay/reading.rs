@@ -107,7 +107,12 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut reader: Box<dyn Reader>, mut wanted: mpsc::Receiver<Want>, found: mpsc::Sender<Page>) {
+    async fn run(
+        mut self,
+        mut reader: Box<dyn Reader>,
+        mut wanted: mpsc::Receiver<Want>,
+        found: mpsc::Sender<Page>,
+    ) {
         while let Some(want) = wanted.recv().await {
             let page = self.page(&mut reader, &want).await;
             let ends = !matches!(page, Ok(Some(_)));

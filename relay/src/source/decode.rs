@@ -90,9 +90,11 @@ mod tests {
 
     #[test]
     fn what_makes_no_message_says_why_and_keeps_its_key() {
-        for (destination, headers, says) in
-            [("shipping", "{}", "shipping"), ("queue:a", r#"{"x": 1}"#, "headers"), ("queue:a", "[]", "headers")]
-        {
+        for (destination, headers, says) in [
+            ("shipping", "{}", "shipping"),
+            ("queue:a", r#"{"x": 1}"#, "headers"),
+            ("queue:a", "[]", "headers"),
+        ] {
             let row = columns(destination, headers).parse();
             let ReadRow::Malformed { id, key, reason } = row else { panic!("{destination} was accepted") };
             assert_eq!((id.seq, key), (7, Some(("order".to_owned(), "1".to_owned()))));

@@ -44,7 +44,8 @@ impl SqliteSource {
     /// The claim: a lock on a file beside the database, which the operating system gives up with the process.
     fn claim(&self) -> Result<File, SourceError> {
         let options = self.pool.connect_options();
-        let unsuitable = |cause, remedy| SourceError::Unsuitable { source_name: self.name.to_string(), cause, remedy };
+        let unsuitable =
+            |cause, remedy| SourceError::Unsuitable { source_name: self.name.to_string(), cause, remedy };
         // What sqlx calls a database that lives in memory.
         if options.get_filename().to_string_lossy().contains("sqlx-in-memory") {
             let cause = "an in-memory database has one connection, and a relay needs two".to_owned();
@@ -53,7 +54,8 @@ impl SqliteSource {
         let mut path = PathBuf::from(options.get_filename());
         path.as_mut_os_string().push(".barid-relay");
         let remedy = "make the folder of the database writable";
-        let failed = |error: std::io::Error| unsuitable(format!("cannot lock {}: {error}", path.display()), remedy);
+        let failed =
+            |error: std::io::Error| unsuitable(format!("cannot lock {}: {error}", path.display()), remedy);
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(file),

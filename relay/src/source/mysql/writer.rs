@@ -58,7 +58,8 @@ impl Writer for MySqlWriter {
 
     async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError> {
         let at = At { name: &self.name };
-        let asked = sqlx::query_as(HELD).bind(&self.name).bind(HELD_KEYS_MAX + 1).fetch_all(&mut self.connection);
+        let asked =
+            sqlx::query_as(HELD).bind(&self.name).bind(HELD_KEYS_MAX + 1).fetch_all(&mut self.connection);
         at.not_too_many(at.bounded("loading held keys", asked).await?)
     }
 }

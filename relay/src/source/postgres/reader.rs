@@ -18,7 +18,8 @@ macro_rules! columns {
 
 /// A row that is visible and whose xid is in the future was not written here: a dump, a copy, a logical subscription. It
 /// gets an xid of this server, and so its place in a window. Normally there are none.
-const ADOPT: &str = "UPDATE outbox SET xid = pg_current_xact_id() WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())";
+const ADOPT: &str =
+    "UPDATE outbox SET xid = pg_current_xact_id() WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())";
 
 /// Where the session is, and what has ended by now.
 const SNAPSHOT: &str = "SELECT pg_current_snapshot()::text, pg_backend_pid(), CASE WHEN pg_is_in_recovery() THEN '' \
@@ -73,7 +74,11 @@ impl WindowReader {
         let (mut connection, claim) = session::reader(source).await?;
         let adopted = source.at().bounded("adopting foreign rows", connection.execute(ADOPT)).await?;
         if adopted.rows_affected() > 0 {
-            tracing::warn!(source = source.name, rows = adopted.rows_affected(), "adopted rows of another server");
+            tracing::warn!(
+                source = source.name,
+                rows = adopted.rows_affected(),
+                "adopted rows of another server"
+            );
         }
         let (name, place) = (source.name.clone(), source.place());
         Ok((claim, Self { name, place, connection, seen: Snapshot::nothing(), home: None, walk: None }))

@@ -85,7 +85,8 @@ async fn refuse_a_pooler(source: &PostgresSource, session: &mut PgConnection) ->
 /// else had it in between.
 async fn claim(source: &PostgresSource, session: &mut PgConnection) -> Result<Claim, SourceError> {
     let at = source.at();
-    let lock = "SELECT pg_try_advisory_lock(hashtextextended('barid-relay', 'outbox'::regclass::oid::bigint))";
+    let lock =
+        "SELECT pg_try_advisory_lock(hashtextextended('barid-relay', 'outbox'::regclass::oid::bigint))";
     if !at.bounded("claiming the outbox", sqlx::query_scalar(lock).fetch_one(&mut *session)).await? {
         return Err(SourceError::Busy { source_name: source.name.clone() });
     }

@@ -129,7 +129,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_snapshot() {
-        for text in ["", "10", "10:20", "20:10:", "10:20:x", "10:20:12,11", "10:20:20", "10:20:9", "10:20::", "a:b:"] {
+        for text in
+            ["", "10", "10:20", "20:10:", "10:20:x", "10:20:12,11", "10:20:20", "10:20:9", "10:20::", "a:b:"]
+        {
             assert!(text.parse::<Snapshot>().is_err(), "{text:?} was accepted");
         }
     }

@@ -55,13 +55,15 @@ impl Writer for PostgresWriter {
         let attempts: Vec<i32> =
             rows.iter().map(|park| i32::try_from(park.attempts).unwrap_or(i32::MAX)).collect();
         let reasons: Vec<&str> = rows.iter().map(|park| park.reason.as_str()).collect();
-        let call = sqlx::query(PARK).bind(&self.name).bind(seqs).bind(ids).bind(states).bind(attempts).bind(reasons);
+        let call =
+            sqlx::query(PARK).bind(&self.name).bind(seqs).bind(ids).bind(states).bind(attempts).bind(reasons);
         At { name: &self.name }.bounded("parking rows", call.execute(&mut self.connection)).await?;
         Ok(())
     }
 
     async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError> {
-        let call = sqlx::query_as(HELD).bind(&self.name).bind(HELD_KEYS_MAX + 1).fetch_all(&mut self.connection);
+        let call =
+            sqlx::query_as(HELD).bind(&self.name).bind(HELD_KEYS_MAX + 1).fetch_all(&mut self.connection);
         let at = At { name: &self.name };
         at.not_too_many(at.bounded("loading held keys", call).await?)
     }

@@ -40,7 +40,8 @@ impl Reader for CursorReader {
         let limit = i64::try_from(want.rows_max).unwrap_or(i64::MAX);
         let read = sqlx::query(READ).bind(self.after).bind(limit).fetch_all(&mut *self.connection);
         let found = at.bounded("reading the outbox", read).await?;
-        let (mut rows, mut bytes, mut complete) = (Vec::with_capacity(found.len()), 0, found.len() < want.rows_max);
+        let (mut rows, mut bytes, mut complete) =
+            (Vec::with_capacity(found.len()), 0, found.len() < want.rows_max);
         for row in found {
             let columns = at.bounded("reading a row", async { columns(&row) }).await?;
             bytes += columns.payload.as_ref().map_or(0, Vec::len);

@@ -50,7 +50,8 @@ impl Writer for SqliteWriter {
         let parked = async {
             let mut transaction = HeldTransaction::begin_immediate(&self.source.pool).await?;
             for park in rows {
-                let copy = sqlx::query(COPY).bind(&*self.source.name).bind(park.state.as_str()).bind(park.attempts);
+                let copy =
+                    sqlx::query(COPY).bind(&*self.source.name).bind(park.state.as_str()).bind(park.attempts);
                 let copy = copy.bind(&park.reason).bind(park.row.seq).bind(park.row.id);
                 copy.execute(transaction.connection()).await?;
                 let delete = sqlx::query(DELETE).bind(park.row.seq).bind(park.row.id);
@@ -63,7 +64,10 @@ impl Writer for SqliteWriter {
 
     async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError> {
         let at = self.source.at();
-        let asked = sqlx::query_as(HELD).bind(&*self.source.name).bind(HELD_KEYS_MAX + 1).fetch_all(&self.source.pool);
+        let asked = sqlx::query_as(HELD)
+            .bind(&*self.source.name)
+            .bind(HELD_KEYS_MAX + 1)
+            .fetch_all(&self.source.pool);
         at.not_too_many(at.bounded("loading held keys", asked).await?)
     }
 }
