@@ -1,12 +1,28 @@
-//! Where things are kept: connection pools, transactions that are held, the schema.
+//! Where things are kept: connection pools, transactions that are held, the schema, the SQL unit of work.
 //!
-//! Nothing below `store` knows what a handler or a message is. What differs between the databases has a folder for each,
-//! with the same file names.
+//! Nothing below `store` knows what a handler is. What differs between the databases has a folder for each, with the same
+//! file names.
 
+pub(crate) mod attempts;
+pub mod backend;
+pub mod connection;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod held;
+pub(crate) mod kept;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod pool;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod schema;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub(crate) mod unit;
 
+pub use backend::Backend;
+pub use connection::{Savepoint, UnitConnection};
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use pool::{AnyPool, Dialect};
+pub use unit::SqlUnitOfWork;

@@ -54,17 +54,27 @@ impl OutgoingRow {
     /// The headers as a consumer will see them: the row's own headers and those that the columns stand for.
     #[must_use]
     pub fn wire_headers(&self) -> Headers {
-        let mut all = self.headers.clone();
-        all.set(headers::ID, self.id.to_string());
-        all.set(headers::TYPE, self.name.as_str());
-        all.set(headers::AGGREGATE, self.aggregatetype.as_str());
-        if let Some(key) = &self.aggregateid {
-            all.set(headers::KEY, key.as_str());
-        }
-        if let Some(context) = &self.tracingspancontext {
-            all.set(headers::TRACEPARENT, context.as_str());
-        }
+        let mut all = Headers::new();
+        self.each_wire_header(|name, value| all.set(name, value));
         all
+    }
+
+    /// Shows each of [`OutgoingRow::wire_headers`] once, without building a map: for transports that publish fast.
+    pub fn each_wire_header(&self, mut show: impl FnMut(&str, &str)) {
+        let mut id = Uuid::encode_buffer();
+        let columns = [
+            (headers::ID, Some(&*self.id.hyphenated().encode_lower(&mut id))),
+            (headers::TYPE, Some(self.name.as_str())),
+            (headers::AGGREGATE, Some(self.aggregatetype.as_str())),
+            (headers::KEY, self.aggregateid.as_deref()),
+            (headers::TRACEPARENT, self.tracingspancontext.as_deref()),
+        ];
+        let is_column = |name: &str| columns.iter().any(|(column, value)| value.is_some() && *column == name);
+        self.headers.iter().filter(|(name, _)| !is_column(name)).for_each(|(name, value)| show(name, value));
+        columns
+            .iter()
+            .filter_map(|(name, value)| Some((name, (*value)?)))
+            .for_each(|(name, value)| show(name, value));
     }
 
     /// The payload's size in bytes, 0 for a tombstone.

@@ -2,6 +2,11 @@
 //!
 //! Needs `BARID_TEST_AMQP_URL`, a broker that may be filled with queues of random names; `tests/run` starts one.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics; clippy exempts only the test functions"
+)]
+
 #[path = "rabbitmq/support.rs"]
 mod support;
 
@@ -244,6 +249,23 @@ async fn without_a_connection_rows_are_transient_at_the_pace_of_reconnects() {
     }
     assert!(outcomes < 10, "{outcomes} outcomes in a second: a caller that sends again would spin");
     proxy.refuse(false);
+    assert_eq!(confirm_all(&mut *publisher, &[first]).await, HashMap::new());
+}
+
+#[tokio::test]
+async fn an_idle_publisher_that_is_waited_for_reconnects() {
+    let queue = name("idle");
+    let proxy = Proxy::start().await;
+    let transport = declared(&with_host(&proxy.address()), &queue).await;
+    let mut publisher = transport.publisher().await.unwrap();
+    // Connections so far: connect's check, declare, publisher.
+    proxy.accepted(3).await;
+    proxy.cut();
+    tokio::select! {
+        outcomes = publisher.settled() => panic!("nothing was submitted: {outcomes:?}"),
+        () = proxy.accepted(4) => {}
+    }
+    let first = row(&format!("queue:{queue}"), "k", 0);
     assert_eq!(confirm_all(&mut *publisher, &[first]).await, HashMap::new());
 }
 

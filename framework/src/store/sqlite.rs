@@ -1,3 +1,5 @@
-//! What only SQLite needs.
+//! SQLite.
 
 pub mod lock;
+mod text;
+mod unit;

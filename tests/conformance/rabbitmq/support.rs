@@ -199,6 +199,7 @@ struct Mood {
 pub(crate) struct Proxy {
     address: SocketAddr,
     mood: watch::Sender<Mood>,
+    accepted: watch::Receiver<usize>,
 }
 
 impl Proxy {
@@ -208,18 +209,26 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mood, moods) = watch::channel(Mood::default());
+        let (count, accepted) = watch::channel(0);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 if !moods.borrow().refusing {
+                    count.send_modify(|count| *count += 1);
                     tokio::spawn(carry(near, target.clone(), moods.clone()));
                 }
             }
         });
-        Self { address, mood }
+        Self { address, mood, accepted }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Waits until `count` connections were taken.
+    pub(crate) async fn accepted(&self, count: usize) {
+        let mut accepted = self.accepted.clone();
+        timeout(PATIENCE, accepted.wait_for(|now| *now >= count)).await.expect("a connection").unwrap();
     }
 
     /// Closes every connection.

@@ -1,6 +1,6 @@
 //! Tests with librdkafka's own mock cluster: errors that a real broker gives only under rare conditions.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rdkafka::{
@@ -10,7 +10,7 @@ use rdkafka::{
 };
 use uuid::Uuid;
 
-use super::{Kafka, Settings};
+use super::{Kafka, Settings, publisher::KafkaPublisher};
 use crate::{
     Destination, Headers, headers,
     transport::{Full, Inbox, Outcome, OutgoingRow, Publisher, Repeat, Token, Transport},
@@ -27,8 +27,8 @@ fn cluster() -> Cluster {
     let mock = MockCluster::new(1).unwrap();
     mock.create_topic("orders", 2, 1).unwrap();
     let settings = Settings {
-        message_timeout: Duration::from_secs(3),
-        connect_timeout: Duration::from_secs(3),
+        message_timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(2),
         unknown_topic_wait: Duration::from_millis(200),
         close_timeout: Duration::from_millis(500),
         ..Settings::new(mock.bootstrap_servers())
@@ -116,6 +116,31 @@ async fn a_topic_that_may_not_be_written_is_permanent_before_anything_is_sent() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_producer_is_replaced_and_what_it_had_is_unknown() {
+    let cluster = cluster();
+    let mut publisher = KafkaPublisher::start(&Arc::new(cluster.settings.clone())).unwrap();
+    assert_eq!(publish(&mut publisher, "orders").await, Outcome::Confirmed);
+    cluster.mock.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+    for token in 0..20 {
+        if token == 10 {
+            publisher.break_producer();
+        }
+        publisher.submit(&row("orders"), Token(token)).unwrap();
+    }
+    cluster.mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    let mut settled = Vec::new();
+    while settled.len() < 20 {
+        settled
+            .append(&mut tokio::time::timeout(BOUND, publisher.settled()).await.expect("every row settles"));
+    }
+    for (Token(token), outcome) in settled {
+        let expected =
+            if token < 10 { matches!(outcome, Outcome::Unknown(_)) } else { outcome == Outcome::Confirmed };
+        assert!(expected, "row {token}: {outcome:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_that_the_broker_does_not_accept_costs_no_row() {
     let cluster = cluster();
     let mut publisher = cluster.publisher().await;
     for error in [

@@ -58,6 +58,19 @@ pub(super) struct Flight {
     forget_topics: AtomicBool,
 }
 
+/// From how many rows on it pays to take their outcomes together.
+const MANY: usize = 64;
+
+/// See [`Flight::progress`].
+pub(super) enum Progress {
+    /// No outcome yet.
+    None,
+    /// Few outcomes, while many rows are in flight.
+    Started,
+    /// Outcomes worth taking.
+    Enough,
+}
+
 #[derive(Default)]
 struct Inner {
     slots: Vec<Option<Slot>>,
@@ -144,6 +157,17 @@ impl Flight {
         };
         for (index, generation) in open {
             self.settle(index, generation, outcome.clone());
+        }
+    }
+
+    /// How many outcomes there are, compared with what is still to come.
+    pub(super) fn progress(&self) -> Progress {
+        let inner = locked(&self.inner);
+        let (outcomes, open) = (inner.outcomes.len(), inner.rows - inner.outcomes.len());
+        match outcomes {
+            0 => Progress::None,
+            1..MANY if open >= MANY => Progress::Started,
+            _ => Progress::Enough,
         }
     }
 

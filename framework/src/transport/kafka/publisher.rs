@@ -22,7 +22,7 @@ use super::{
     client::{Answer, ask_topic, locked},
     held::Holding,
     outcome,
-    producer::{Client, Flight, produce},
+    producer::{Client, Flight, Progress, produce},
     settings::Settings,
     wire,
 };
@@ -30,6 +30,9 @@ use crate::transport::{Full, Outcome, OutgoingRow, Publisher, Token, TransportEr
 
 /// How long purged rows may take to be reported before they are given up as unknown.
 const PURGE_WAIT: Duration = Duration::from_secs(1);
+/// With many rows in flight their reports arrive together: waiting this long for the rest of them saves a switch of threads
+/// per row.
+const TOGETHER: Duration = Duration::from_millis(1);
 /// Between two questions about a topic that the cluster does not know yet.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -74,6 +77,14 @@ impl KafkaPublisher {
     }
 }
 
+#[cfg(test)]
+impl KafkaPublisher {
+    /// As if librdkafka had reported a fatal error.
+    pub(super) fn break_producer(&self) {
+        self.shared.flight.kill(locked(&self.shared.router).generation);
+    }
+}
+
 #[async_trait]
 impl Publisher for KafkaPublisher {
     fn submit(&mut self, row: &OutgoingRow, token: Token) -> Result<(), Full> {
@@ -113,11 +124,14 @@ impl Publisher for KafkaPublisher {
     async fn settled(&mut self) -> Vec<(Token, Outcome)> {
         let flight = &self.shared.flight;
         loop {
-            let outcomes = flight.collect();
-            if !outcomes.is_empty() {
-                return outcomes;
+            match flight.progress() {
+                Progress::None => flight.settled.notified().await,
+                Progress::Started => {
+                    tokio::time::sleep(TOGETHER).await;
+                    return flight.collect();
+                }
+                Progress::Enough => return flight.collect(),
             }
-            flight.settled.notified().await;
         }
     }
 

@@ -37,7 +37,8 @@ pub struct Settings {
     /// How long the client waits for more rows before it sends a batch (`linger.ms`). Default: 5 ms.
     pub linger: Duration,
     /// Largest message with its key and headers, in bytes (`message.max.bytes`). A larger row is refused as permanent before
-    /// it is sent. The topics' `max.message.bytes` must not be smaller. Default: 1,000,000.
+    /// it is sent. Batches are no larger than this, and never larger than 1,000,000: a topic whose `max.message.bytes` is
+    /// smaller refuses whole batches, so set this to the smallest of them. Default: 1,000,000.
     pub message_bytes_max: usize,
     /// How long a topic that the broker does not know is asked for again before its rows are refused: a topic that was just
     /// made is not known to every broker at once. Default: 1 s.

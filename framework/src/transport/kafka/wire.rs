@@ -11,11 +11,13 @@ use crate::{
     transport::{OutgoingRow, TransportError},
 };
 
-/// The row's headers as record headers, in the order of their names.
+/// The row's headers as record headers.
 pub(super) fn record_headers(row: &OutgoingRow) -> OwnedHeaders {
-    let headers = row.wire_headers();
-    let all = OwnedHeaders::new_with_capacity(headers.len());
-    headers.iter().fold(all, |all, (name, value)| all.insert(Header { key: name, value: Some(value) }))
+    let mut all = Some(OwnedHeaders::new_with_capacity(row.headers.len() + 5));
+    row.each_wire_header(|name, value| {
+        all = all.take().map(|all| all.insert(Header { key: name, value: Some(value) }));
+    });
+    all.unwrap_or_default()
 }
 
 /// What the row takes in the client's buffers, which is what `message.max.bytes` looks at.

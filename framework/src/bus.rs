@@ -1,0 +1,219 @@
+//! The bus: what puts transport, unit of work, pipeline and handlers together, and runs them.
+
+use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
+
+use tokio::sync::OnceCell;
+
+use crate::{
+    codec::Codec,
+    context::States,
+    dead_letter::dead_letter,
+    destination::Destination,
+    error::{Error, Result},
+    idempotency::{DuplicatePolicy, SqlIdempotency},
+    incoming::Incoming,
+    outbox::SqlOutbox,
+    pipeline::{IncomingContext, OutgoingContext, Pipeline},
+    retry::{AttemptStore, RetryPolicy},
+    routing::{Handlers, Routes},
+    sender::Sender,
+    transport::{Delivery, Inbox, OutgoingRow, Transport, TransportError},
+    unit_of_work::UnitOfWork,
+    worker,
+};
+
+mod builder;
+pub use builder::{BuildError, BusBuilder, Problem};
+
+/// Receives messages and handles them. Built by [`Bus::builder`], run by [`Bus::run_until`].
+#[derive(Clone)]
+pub struct Bus(Arc<BusCore>);
+
+/// The settings that are in force, whoever set them.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// See the table of commit timings.
+    pub commit_with_transaction: bool,
+    /// Messages handled at the same time.
+    pub parallelism: usize,
+    /// How long running handlers may take when the bus stops.
+    pub stop_grace: Duration,
+    /// Where messages go that were given up.
+    pub dead_letters: Destination,
+    /// Who set what: `code`, `default`, a file with line, or a variable.
+    pub origins: BTreeMap<&'static str, String>,
+}
+
+/// What ends a running bus.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BusError {
+    /// The transport failed for good, or at the start.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The unit of work is not ready: its database cannot be reached, or its schema does not fit.
+    #[error("the unit of work of bus {bus:?} is not ready: {cause}")]
+    UnitOfWork {
+        /// The bus.
+        bus: String,
+        /// What is wrong and what to do.
+        cause: Error,
+    },
+}
+
+pub(crate) struct BusCore {
+    pub(crate) name: String,
+    pub(crate) settings: Settings,
+    pub(crate) inbox: Inbox,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) incoming: Pipeline<IncomingContext>,
+    pub(crate) outgoing: Pipeline<OutgoingContext>,
+    pub(crate) handlers: Handlers,
+    pub(crate) routes: Routes,
+    pub(crate) states: States,
+    pub(crate) unit_of_work: Option<Arc<dyn UnitOfWork>>,
+    pub(crate) outbox: Option<SqlOutbox>,
+    pub(crate) idempotency: Option<SqlIdempotency>,
+    pub(crate) attempts: Arc<dyn AttemptStore>,
+    pub(crate) policy: RetryPolicy,
+    pub(crate) codec: Arc<dyn Codec>,
+    sender: OnceCell<Sender>,
+}
+
+impl Bus {
+    /// Starts to assemble the bus `name`. The name is its queue unless another one is given, its consumer group on Kafka,
+    /// and the scope of its idempotency records: keep it stable.
+    pub fn builder(name: impl Into<String>) -> BusBuilder {
+        BusBuilder::new(name.into())
+    }
+
+    /// The settings that are in force.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Declares the queue, receives and handles until `stop` is ready, then waits for the handlers that still run for as
+    /// long as the grace period says.
+    ///
+    /// Dropping the future instead stops at once: handlers are dropped and roll back, their messages come again.
+    ///
+    /// # Errors
+    /// [`BusError`] when the bus cannot start, or the transport fails in a way that trying again does not mend. Passing
+    /// failures are logged and retried.
+    pub async fn run_until(&self, stop: impl Future<Output = ()> + Send) -> Result<(), BusError> {
+        let core = &self.0;
+        if let Some(unit_of_work) = &core.unit_of_work {
+            unit_of_work
+                .ready()
+                .await
+                .map_err(|cause| BusError::UnitOfWork { bus: core.name.clone(), cause })?;
+        }
+        core.transport.declare(&core.inbox).await?;
+        core.transport.declare(&Inbox::new(core.settings.dead_letters.name())).await?;
+        let consumer = core.transport.consumer(&core.inbox).await?;
+        tracing::info!(
+            bus = core.name,
+            queue = core.inbox.queue,
+            commit_with_transaction = core.settings.commit_with_transaction,
+            origins = ?core.settings.origins,
+            parallelism = core.settings.parallelism,
+            outbox = core.outbox.is_some(),
+            idempotency = core.idempotency.is_some(),
+            "bus started"
+        );
+        let result = worker::run(Arc::clone(core), consumer, stop).await;
+        tracing::info!(bus = core.name, "bus stopped");
+        result
+    }
+
+    /// Handles one delivery and settles it. What [`Bus::run_until`] does with each delivery it receives; for tests and
+    /// for programs that receive by themselves.
+    ///
+    /// # Errors
+    /// Why the message failed; the delivery is settled all the same. Dropping the future rolls everything back and leaves
+    /// the delivery unsettled.
+    pub async fn handle(&self, delivery: Delivery) -> Result<()> {
+        match Incoming::read(&delivery) {
+            Ok(incoming) => {
+                let mut cx = IncomingContext::new(Arc::clone(&self.0), incoming, delivery.settlement);
+                self.0.incoming.run(&mut cx).await
+            }
+            Err(cause) => {
+                self.0.bury_unreadable(delivery, &cause).await;
+                Err(Error::permanent(cause))
+            }
+        }
+    }
+}
+
+impl BusCore {
+    /// Whether handlers may send: with idempotency and no outbox a redelivery would be skipped and its messages lost.
+    pub(crate) fn sending_allowed(&self) -> Result<()> {
+        let skips = self.idempotency.is_some_and(|idempotency| idempotency.policy == DuplicatePolicy::Skip);
+        if skips && self.outbox.is_none() {
+            return Err(Error::permanent(format!(
+                "bus {:?} has idempotency and no outbox: a message sent by this handler could be lost, because a crash after \
+                 the commit makes the redelivery a duplicate that is skipped. Add .outbox(SqlOutbox::new()), or use \
+                 DuplicatePolicy::Invoke",
+                self.name
+            )));
+        }
+        Ok(())
+    }
+
+    async fn sender(&self) -> Result<&Sender> {
+        let connected =
+            self.sender.get_or_try_init(|| Sender::connect(self.transport.as_ref(), self.name.clone()));
+        Ok(connected.await?)
+    }
+
+    /// Sends messages that no outbox carries.
+    pub(crate) async fn send_all(&self, rows: &[OutgoingRow]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.sender().await?.publish(rows).await
+    }
+
+    /// Moves a message to the dead letters.
+    pub(crate) async fn bury(&self, message: &Incoming, error: &Error, attempts: u32) -> Result<()> {
+        tracing::error!(
+            bus = self.name, id = %message.id, message = message.name, attempts, %error,
+            dead_letters = %self.settings.dead_letters, "giving a message up"
+        );
+        let letter = dead_letter(message, &self.name, &self.settings.dead_letters, error, attempts);
+        self.send_all(&[letter]).await
+    }
+
+    /// A delivery that cannot even be identified.
+    pub(crate) async fn bury_unreadable(&self, delivery: Delivery, cause: &str) {
+        let message = Incoming {
+            id: uuid::Uuid::now_v7(),
+            name: delivery.headers.get(crate::headers::TYPE).unwrap_or_default().to_owned(),
+            headers: delivery.headers.clone(),
+            body: delivery.body.clone(),
+            source: delivery.source.clone(),
+            repeat: delivery.repeat,
+        };
+        let settled = match self.bury(&message, &Error::permanent(cause), 0).await {
+            Ok(()) => delivery.settlement.ack().await,
+            Err(error) => {
+                tracing::error!(bus = self.name, %error, "sending a dead letter");
+                delivery.settlement.nack(self.policy.pause_max).await
+            }
+        };
+        if let Err(error) = settled {
+            tracing::error!(bus = self.name, %error, "settling a message that cannot be identified");
+        }
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus")
+            .field("name", &self.0.name)
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
+    }
+}

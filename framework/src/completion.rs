@@ -1,0 +1,171 @@
+//! Carries out the stages of the transaction context, in their order, once. Called by the retry step.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    context::{Context, UnitSlot},
+    error::{Disposition, Error, Result},
+    limits,
+    pipeline::{IncomingContext, OutgoingContext},
+    transaction::Stage,
+    transport::OutgoingRow,
+    unit_of_work::CommitError,
+};
+
+/// Why a message could not be completed.
+pub(crate) enum Failure {
+    /// Nothing is durable: roll back.
+    BeforeCommit(Error),
+    /// Nobody knows whether the unit of work committed: there is nothing to undo and nothing to go on with.
+    Unknown(Error),
+    /// The unit of work is durable: there is nothing to roll back.
+    AfterCommit(Error),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::BeforeCommit(error) | Self::Unknown(error) | Self::AfterCommit(error)) = self;
+        error.fmt(f)
+    }
+}
+
+/// Everything up to and including the after-commit stage.
+pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
+    let core = cx.core();
+    let transaction = cx.context.transaction().clone();
+    let rows = before_commit(cx).await.map_err(Failure::BeforeCommit)?;
+    transaction.complete();
+    let leaving = if core.outbox.is_some() {
+        let mut slot = unit(&cx.context).await.map_err(Failure::BeforeCommit)?;
+        if let Some(unit) = slot.as_deref_mut() {
+            unit.stage(rows).map_err(Failure::BeforeCommit)?;
+        }
+        Vec::new()
+    } else {
+        rows
+    };
+    transaction.run(Stage::Commit).await.map_err(Failure::BeforeCommit)?;
+    commit_unit(cx).await?;
+    core.send_all(&leaving).await.map_err(Failure::AfterCommit)?;
+    if let Some(doorbell) = core.outbox.as_ref().and_then(|outbox| outbox.doorbell.as_ref()) {
+        doorbell.ring();
+    }
+    transaction.run(Stage::AfterCommit).await.map_err(Failure::AfterCommit)
+}
+
+/// The before-commit stage: the users' actions, then what was sent becomes rows.
+async fn before_commit(cx: &mut IncomingContext) -> Result<Vec<OutgoingRow>> {
+    cx.context.transaction().run(Stage::BeforeCommit).await?;
+    let core = cx.core();
+    let staged = cx.context.take_staged();
+    let mut rows = Vec::with_capacity(staged.len());
+    for message in staged {
+        let mut outgoing = OutgoingContext {
+            core: Arc::clone(&core),
+            cause: Some(cx.context.clone()),
+            message,
+            body: None,
+            row: None,
+        };
+        core.outgoing.run(&mut outgoing).await?;
+        // A user's step that ends the pipeline before `route` swallows the message, on purpose.
+        rows.extend(outgoing.row);
+    }
+    Ok(rows)
+}
+
+/// Commits the unit of work if one is open.
+pub(crate) async fn commit_unit(cx: &mut IncomingContext) -> Result<(), Failure> {
+    if !cx.unit_is_open {
+        return Ok(());
+    }
+    let mut slot = unit(&cx.context).await.map_err(Failure::BeforeCommit)?;
+    let Some(unit) = slot.as_deref_mut() else {
+        return Ok(());
+    };
+    match unit.commit().await {
+        Ok(()) => {
+            cx.unit_is_open = false;
+            Ok(())
+        }
+        Err(CommitError::Failed(error)) => Err(Failure::BeforeCommit(error)),
+        Err(CommitError::Unknown(error)) => {
+            cx.unit_is_open = false;
+            let error = error.context("nobody knows whether the unit of work committed");
+            Err(Failure::Unknown(error.with(Disposition::Later)))
+        }
+    }
+}
+
+/// Undoes everything that was not committed.
+pub(crate) async fn roll_back(cx: &mut IncomingContext) {
+    let transaction = cx.context.transaction().clone();
+    transaction.complete();
+    drop(cx.context.take_staged());
+    if cx.unit_is_open {
+        cx.unit_is_open = false;
+        let answer = match unit(&cx.context).await {
+            Ok(mut slot) => match slot.as_deref_mut() {
+                Some(unit) => unit.rollback().await,
+                None => Ok(()),
+            },
+            Err(error) => Err(error),
+        };
+        if let Err(error) = answer {
+            transaction.report(&error.context("rolling back"));
+        }
+    }
+    transaction.run_all(Stage::Rollback).await;
+}
+
+/// Tells the transport that the message is done.
+pub(crate) async fn acknowledge(cx: &mut IncomingContext) {
+    if let Some(settlement) = cx.settlement.take()
+        && let Err(error) = settlement.ack().await
+    {
+        // It will be delivered again; with idempotency it is skipped then.
+        cx.context.transaction().report(&Error::from(error).context("acknowledging"));
+    }
+    cx.context.transaction().run_all(Stage::Ack).await;
+}
+
+/// Gives the message back to the transport.
+pub(crate) async fn reject(cx: &mut IncomingContext, pause: Duration) {
+    if let Some(settlement) = cx.settlement.take()
+        && let Err(error) = settlement.nack(pause).await
+    {
+        cx.context.transaction().report(&Error::from(error).context("giving the message back"));
+    }
+    cx.context.transaction().run_all(Stage::Nack).await;
+}
+
+/// The last stage.
+pub(crate) async fn close(cx: &mut IncomingContext) {
+    cx.context.transaction().complete();
+    close_unit(cx).await;
+    cx.context.transaction().run_all(Stage::Close).await;
+}
+
+/// Closes the unit of work and takes it away from the handlers.
+pub(crate) async fn close_unit(cx: &mut IncomingContext) {
+    let answer = match unit(&cx.context).await {
+        Ok(mut slot) => match slot.take() {
+            Some(mut unit) => unit.close().await,
+            None => Ok(()),
+        },
+        Err(error) => Err(error),
+    };
+    if let Err(error) = answer {
+        cx.context.transaction().report(&error.context("closing the unit of work"));
+    }
+}
+
+/// The unit of work. A guard that outlives its handler is waited for a moment, then it is the handler's error.
+async fn unit(context: &Context) -> Result<OwnedMutexGuard<UnitSlot>> {
+    let slot = Arc::clone(&context.0.unit);
+    tokio::time::timeout(limits::GUARD_WAIT, slot.lock_owned()).await.map_err(|_| {
+        Error::new("a guard of the unit of work outlives its handler: drop it before the handler returns")
+    })
+}

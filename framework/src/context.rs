@@ -1,0 +1,262 @@
+//! What a handler may ask for.
+
+use std::{
+    any::Any,
+    collections::HashMap,
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{Mutex as AsyncMutex, OwnedMappedMutexGuard, OwnedMutexGuard};
+use uuid::Uuid;
+
+use crate::{
+    bus::BusCore,
+    destination::Destination,
+    error::{Error, Result},
+    headers::Headers,
+    incoming::Incoming,
+    limits,
+    message::Outgoing,
+    store::{backend::Backend, connection::UnitConnection, unit::SqlUnit},
+    transaction::TransactionContext,
+    unit_of_work::Unit,
+};
+
+pub(crate) type UnitSlot = Option<Box<dyn Unit>>;
+
+/// The handler's view of its message: the unit of work, sending, headers and the transaction context.
+///
+/// Cheap to clone. A handler owns its context; keeping one longer than the handler runs is harmless, everything on it is an
+/// error then.
+#[derive(Clone)]
+pub struct Context(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) core: Arc<BusCore>,
+    pub(crate) incoming: Incoming,
+    pub(crate) transaction: TransactionContext,
+    pub(crate) unit: Arc<AsyncMutex<UnitSlot>>,
+    /// What the handlers sent, in order; `None` once the context is completed.
+    staged: Mutex<Option<Vec<Outgoing>>>,
+    /// Set by the retry step before the handlers run.
+    pub(crate) attempt: std::sync::atomic::AtomicU32,
+    /// Set by the idempotency step.
+    pub(crate) duplicate: std::sync::atomic::AtomicBool,
+}
+
+impl Context {
+    pub(crate) fn new(core: Arc<BusCore>, incoming: Incoming) -> Self {
+        Self(Arc::new(Inner {
+            core,
+            incoming,
+            transaction: TransactionContext::new(),
+            unit: Arc::new(AsyncMutex::new(None)),
+            staged: Mutex::new(Some(Vec::new())),
+            attempt: 1.into(),
+            duplicate: false.into(),
+        }))
+    }
+
+    /// The connection inside the unit of work. Bind it before use: `let mut db = cx.unit_of_work::<Postgres>().await?;`.
+    ///
+    /// # Errors
+    /// When the bus has no unit of work on this database, when another guard is alive (drop it first), or when the unit
+    /// has ended.
+    pub async fn unit_of_work<DB: Backend>(&self) -> Result<UnitGuard<DB>> {
+        self.guard::<DB>()
+    }
+
+    pub(crate) fn guard<DB: Backend>(&self) -> Result<UnitGuard<DB>> {
+        let slot = self.slot()?;
+        OwnedMutexGuard::try_map(slot, |slot| {
+            let unit: &mut dyn Any = slot.as_deref_mut()?;
+            unit.downcast_mut::<SqlUnit<DB>>().map(|unit| &mut unit.connection)
+        })
+        .map(UnitGuard)
+        .map_err(|slot| {
+            Error::permanent(if slot.is_some() {
+                format!("the unit of work of bus {:?} is not on {}", self.0.core.name, DB::DISPLAY)
+            } else {
+                format!("bus {:?} has no unit of work, or it has ended", self.0.core.name)
+            })
+        })
+    }
+
+    /// The hand-written unit of work of this type.
+    ///
+    /// # Errors
+    /// As [`Context::unit_of_work`].
+    pub async fn unit<U: Unit>(&self) -> Result<OwnedMappedMutexGuard<Option<Box<dyn Unit>>, U>> {
+        OwnedMutexGuard::try_map(self.slot()?, |slot| {
+            let unit: &mut dyn Any = slot.as_deref_mut()?;
+            unit.downcast_mut::<U>()
+        })
+        .map_err(|_| {
+            Error::permanent(format!(
+                "bus {:?} has no unit of work of type {}, or it has ended",
+                self.0.core.name,
+                std::any::type_name::<U>()
+            ))
+        })
+    }
+
+    fn slot(&self) -> Result<OwnedMutexGuard<UnitSlot>> {
+        Arc::clone(&self.0.unit).try_lock_owned().map_err(|_| {
+            Error::new(
+                "a guard of this message's unit of work is alive already: drop it before taking another",
+            )
+        })
+    }
+
+    /// Publishes an event to the topic of its aggregate, or where its route or [`Outgoing::to`] says. Only stages: it
+    /// leaves with the commit, and not at all when the message fails.
+    ///
+    /// # Errors
+    /// When the bus forbids sending (idempotency without outbox), when too much was sent, or after the handlers returned.
+    pub fn publish(&self, message: impl Into<Outgoing>) -> Result<()> {
+        self.stage(message.into())
+    }
+
+    /// Sends a command to the queue that its route or [`Outgoing::to`] names. Only stages, like [`Context::publish`].
+    ///
+    /// # Errors
+    /// As [`Context::publish`], and when there is no route for it; the text lists the routes.
+    pub fn send(&self, message: impl Into<Outgoing>) -> Result<()> {
+        let mut message = message.into();
+        if message.to.is_none() {
+            message.to = Some(self.0.core.routes.owner(&message.name)?.clone());
+        }
+        self.stage(message)
+    }
+
+    /// Sends a message to this bus's own queue. Only stages.
+    ///
+    /// # Errors
+    /// As [`Context::publish`].
+    pub fn send_local(&self, message: impl Into<Outgoing>) -> Result<()> {
+        let queue = Destination::queue(self.0.core.inbox.queue.clone())?;
+        self.stage(message.into().to(queue))
+    }
+
+    fn stage(&self, message: Outgoing) -> Result<()> {
+        self.0.core.sending_allowed()?;
+        let mut staged = self.0.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(staged) = staged.as_mut() else {
+            return Err(Error::new(
+                "the message is being completed: what it sends must be sent before its handlers return",
+            ));
+        };
+        if staged.len() >= limits::STAGED_MESSAGES_MAX {
+            return Err(Error::permanent(format!(
+                "one message may send {} others: split the work into several messages",
+                limits::STAGED_MESSAGES_MAX
+            )));
+        }
+        staged.push(message);
+        Ok(())
+    }
+
+    /// What was sent, once; sending is an error afterwards.
+    pub(crate) fn take_staged(&self) -> Vec<Outgoing> {
+        self.0.staged.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+    }
+
+    /// Actions around the commit, and values that are kept with the message.
+    #[must_use]
+    pub fn transaction(&self) -> &TransactionContext {
+        &self.0.transaction
+    }
+
+    /// The message's id.
+    #[must_use]
+    pub fn message_id(&self) -> Uuid {
+        self.0.incoming.id
+    }
+
+    /// The message as it arrived.
+    #[must_use]
+    pub fn incoming(&self) -> &Incoming {
+        &self.0.incoming
+    }
+
+    /// The headers, with `barid-duplicate: true` when the message was handled before.
+    #[must_use]
+    pub fn headers(&self) -> Headers {
+        let mut all = self.0.incoming.headers.clone();
+        if self.is_duplicate() {
+            all.set(crate::headers::DUPLICATE, "true");
+        }
+        all
+    }
+
+    /// Which attempt this is, from 1. Exact when the delivery may be a repeat, 1 otherwise.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.0.attempt.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Whether the message was handled before (only ever true with `DuplicatePolicy::Invoke`).
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        self.0.duplicate.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The name of the bus.
+    #[must_use]
+    pub fn bus(&self) -> &str {
+        &self.0.core.name
+    }
+
+    /// A shared value given to the builder with `state`.
+    #[must_use]
+    pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.core.states.get::<T>()
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("bus", &self.0.core.name)
+            .field("message_id", &self.0.incoming.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The handler's hold on the connection of its unit of work. Derefs to [`UnitConnection`]; drop it to let others have it.
+#[derive(Debug)]
+pub struct UnitGuard<DB: Backend>(OwnedMappedMutexGuard<UnitSlot, UnitConnection<DB>>);
+
+impl<DB: Backend> Deref for UnitGuard<DB> {
+    type Target = UnitConnection<DB>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<DB: Backend> DerefMut for UnitGuard<DB> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+/// Values that handlers share, one of each type.
+#[derive(Clone, Default)]
+pub(crate) struct States(HashMap<std::any::TypeId, Arc<dyn Any + Send + Sync>>);
+
+impl States {
+    pub(crate) fn insert<T: Send + Sync + 'static>(&mut self, state: Arc<T>) {
+        self.0.insert(std::any::TypeId::of::<T>(), state);
+    }
+
+    pub(crate) fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.get(&std::any::TypeId::of::<T>())?.clone().downcast().ok()
+    }
+
+    pub(crate) fn has(&self, id: std::any::TypeId) -> bool {
+        self.0.contains_key(&id)
+    }
+}

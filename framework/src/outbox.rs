@@ -1,0 +1,154 @@
+//! The outbox: messages that commit with the business rows and leave when they did.
+//!
+//! Inside a handler it is automatic: what is sent is collected, and inserted by one statement as the last write before
+//! COMMIT. [`Outbox::enqueue`] does the same for code outside a handler, in the caller's own transaction. The relay
+//! publishes the rows; a [`Doorbell`] tells one in the same process that there is something to read.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::{
+    codec::{Codec, Json},
+    destination::Destination,
+    error::Result,
+    message::Outgoing,
+    pipeline::outgoing,
+    routing::Routes,
+    store::backend::Backend,
+};
+
+/// The outbox of a bus, in the database of its SQL unit of work. Needs `commit_with_transaction`.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct SqlOutbox {
+    pub(crate) doorbell: Option<Doorbell>,
+}
+
+impl SqlOutbox {
+    /// An outbox that a relay polls.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Rings `doorbell` after each commit that wrote to the outbox, for a relay in this process.
+    pub fn doorbell(mut self, doorbell: Doorbell) -> Self {
+        self.doorbell = Some(doorbell);
+        self
+    }
+}
+
+/// Wakes a relay in the same process. Losing a ring costs latency only: a relay polls as well.
+#[derive(Clone, Debug, Default)]
+pub struct Doorbell(Arc<Notify>);
+
+impl Doorbell {
+    /// A doorbell that nobody has rung.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Wakes whoever waits, or the next one who will.
+    pub fn ring(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits for a ring. Cancel safe.
+    pub async fn rung(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// Writes to the outbox outside a handler, in a transaction of the caller.
+///
+/// ```no_run
+/// # use barid::{Message, Outbox, Outgoing};
+/// # #[derive(serde::Serialize, serde::Deserialize, Message)]
+/// # #[message(name = "orders.placed")]
+/// # struct OrderPlaced { order_id: i64 }
+/// # async fn doc(pool: sqlx::SqlitePool) -> barid::Result<()> {
+/// let outbox = Outbox::new("web");
+/// let mut connection = pool.acquire().await?;
+/// let mut tx = sqlx::Connection::begin(&mut *connection).await?;
+/// sqlx::query("INSERT INTO orders (id) VALUES (7)").execute(&mut *tx).await?;
+/// outbox.enqueue::<sqlx::Sqlite>(&mut tx, Outgoing::new(OrderPlaced { order_id: 7 }).key(7)).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Outbox {
+    source: String,
+    codec: Arc<dyn Codec>,
+    routes: Routes,
+    doorbell: Option<Doorbell>,
+}
+
+impl Outbox {
+    /// An outbox whose messages name `source` as their sender.
+    pub fn new(source: impl Into<String>) -> Self {
+        Self { source: source.into(), codec: Arc::new(Json), routes: Routes::default(), doorbell: None }
+    }
+
+    /// Where messages named `name` go.
+    pub fn route(mut self, name: &str, to: Destination) -> Self {
+        self.routes.add(name, to);
+        self
+    }
+
+    /// Encodes bodies with `codec` instead of JSON.
+    pub fn codec(mut self, codec: impl Codec) -> Self {
+        self.codec = Arc::new(codec);
+        self
+    }
+
+    /// The doorbell that [`Outbox::ring`] rings.
+    pub fn doorbell(mut self, doorbell: Doorbell) -> Self {
+        self.doorbell = Some(doorbell);
+        self
+    }
+
+    /// Inserts one message. It leaves when the caller's transaction commits, and never when it rolls back.
+    ///
+    /// Call it last before the commit: order per key follows the order of the inserts, which serialises on the
+    /// aggregate's row only after that row was written.
+    ///
+    /// # Errors
+    /// When the message cannot be encoded, its destination is no name, or the insert fails. Roll back then.
+    pub async fn enqueue<DB: Backend>(
+        &self,
+        transaction: &mut DB::Connection,
+        message: impl Into<Outgoing> + Send,
+    ) -> Result<()> {
+        self.enqueue_all::<DB>(transaction, [message]).await
+    }
+
+    /// Inserts several messages with one statement, in their order.
+    ///
+    /// # Errors
+    /// As [`Outbox::enqueue`]; none was inserted then.
+    pub async fn enqueue_all<DB: Backend>(
+        &self,
+        transaction: &mut DB::Connection,
+        messages: impl IntoIterator<Item = impl Into<Outgoing>> + Send,
+    ) -> Result<()> {
+        let rows = messages
+            .into_iter()
+            .map(|message| outgoing::row(message.into(), &self.source, self.codec.as_ref(), &self.routes))
+            .collect::<Result<Vec<_>>>()?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        DB::insert_outbox(transaction, &rows)
+            .await
+            .map_err(|error| crate::Error::from(error).context("writing the outbox"))
+    }
+
+    /// Wakes a relay in this process. Call it after the commit.
+    pub fn ring(&self) {
+        if let Some(doorbell) = &self.doorbell {
+            doorbell.ring();
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Finds the handlers of a message and decodes it for each, before anything is opened.
+
+use async_trait::async_trait;
+
+use super::{IncomingContext, Next, Step};
+use crate::error::{Error, Result};
+
+pub(super) struct Deserialize;
+
+#[async_trait]
+impl Step<IncomingContext> for Deserialize {
+    fn name(&self) -> &'static str {
+        "deserialize"
+    }
+
+    async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        let core = cx.core();
+        let message = cx.message();
+        let calls = core
+            .handlers
+            .of(&message.name)?
+            .iter()
+            .map(|handler| {
+                handler.prepare(core.codec.as_ref(), &message.body).map_err(|error| {
+                    Error::permanent(format!(
+                        "message {:?} cannot be read by handler {}: {error}",
+                        message.name,
+                        handler.type_name()
+                    ))
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        cx.calls = calls;
+        next.run(cx).await
+    }
+}

@@ -1,0 +1,22 @@
+//! Calls the handlers one after the other. The first error ends it: all of them share one unit of work.
+
+use async_trait::async_trait;
+
+use super::{IncomingContext, Next, Step};
+use crate::error::Result;
+
+pub(super) struct Dispatch;
+
+#[async_trait]
+impl Step<IncomingContext> for Dispatch {
+    fn name(&self) -> &'static str {
+        "dispatch"
+    }
+
+    async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        for call in std::mem::take(&mut cx.calls) {
+            call(cx.context.clone()).await?;
+        }
+        next.run(cx).await
+    }
+}

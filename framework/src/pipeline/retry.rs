@@ -1,0 +1,163 @@
+//! Counts attempts, completes the transaction context and settles the delivery: the step around all that can fail.
+
+use std::{panic::AssertUnwindSafe, sync::atomic::Ordering};
+
+use async_trait::async_trait;
+use futures::FutureExt;
+
+use super::{IncomingContext, Next, Step};
+use crate::{
+    bus::BusCore,
+    completion::{self, Failure},
+    error::{Disposition, Error, Result},
+    retry::Decision,
+    store::backend::IdempotencyKey,
+    transport::Repeat,
+};
+
+pub(super) struct Retry;
+
+#[async_trait]
+impl Step<IncomingContext> for Retry {
+    fn name(&self) -> &'static str {
+        "retry"
+    }
+
+    async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        let core = cx.core();
+        // Only a delivery that may be a repeat is counted before it runs: a first one costs no write, and a handler that
+        // kills the process meets its counter on the next delivery.
+        let counted = cx.message().repeat == Repeat::Possible;
+        if counted {
+            let started = match core.attempts.started(&cx.key()).await {
+                Ok(started) => started,
+                Err(error) => {
+                    return nack(cx, error.context("counting the attempt").with(Disposition::Later), false)
+                        .await;
+                }
+            };
+            cx.context.0.attempt.store(started, Ordering::Relaxed);
+            if !core.policy.allows(started - 1) {
+                let error = Error::permanent(format!(
+                    "all {} attempts were started before",
+                    core.policy.attempts_max
+                ));
+                return give_up(cx, error, started - 1).await;
+            }
+        }
+        let result = match AssertUnwindSafe(next.run(cx)).catch_unwind().await {
+            Ok(Ok(())) => AssertUnwindSafe(completion::commit(cx))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|panic| Err(Failure::BeforeCommit(panicked(panic.as_ref())))),
+            Ok(Err(error)) => Err(cx.failure.take().unwrap_or(Failure::BeforeCommit(error))),
+            Err(panic) => Err(Failure::BeforeCommit(panicked(panic.as_ref()))),
+        };
+        match result {
+            Ok(()) => {
+                completion::acknowledge(cx).await;
+                if counted {
+                    forget(&core, &cx.key()).await;
+                }
+                completion::close(cx).await;
+                Ok(())
+            }
+            Err(failure) => fail(cx, failure, counted).await,
+        }
+    }
+}
+
+async fn fail(cx: &mut IncomingContext, failure: Failure, counted: bool) -> Result<()> {
+    let error = match failure {
+        Failure::BeforeCommit(error) => {
+            completion::roll_back(cx).await;
+            error
+        }
+        Failure::Unknown(error) | Failure::AfterCommit(error) => {
+            cx.context.transaction().complete();
+            cx.context.transaction().report(&error);
+            error
+        }
+    };
+    let core = cx.core();
+    match error.disposition() {
+        Disposition::Later => nack(cx, error, counted).await,
+        Disposition::DeadLetter => {
+            let attempt = cx.context.attempt();
+            give_up(cx, error, attempt).await
+        }
+        Disposition::Retry => {
+            let attempts = match core.attempts.failed(&cx.key(), counted, &error.to_string()).await {
+                Ok(attempts) => attempts,
+                Err(uncounted) => {
+                    cx.context.transaction().report(&uncounted.context("writing the failed attempt"));
+                    cx.context.attempt()
+                }
+            };
+            match core.policy.decide(attempts, jitter()) {
+                Decision::Again(pause) => {
+                    cx.outcome = "failed";
+                    completion::reject(cx, pause).await;
+                    completion::close(cx).await;
+                    Err(error)
+                }
+                Decision::DeadLetter => give_up(cx, error, attempts).await,
+            }
+        }
+    }
+}
+
+/// Not now, and not counted.
+async fn nack(cx: &mut IncomingContext, error: Error, counted: bool) -> Result<()> {
+    cx.outcome = "later";
+    let core = cx.core();
+    if counted && let Err(error) = core.attempts.take_back(&cx.key()).await {
+        cx.context.transaction().report(&error.context("taking the attempt back"));
+    }
+    let pause = core.policy.pause.mul_f64(0.5 + jitter() / 2.0);
+    completion::reject(cx, pause).await;
+    completion::close(cx).await;
+    Err(error)
+}
+
+/// Moves the message to the dead letters; only when they have it is it acknowledged.
+async fn give_up(cx: &mut IncomingContext, error: Error, attempts: u32) -> Result<()> {
+    let core = cx.core();
+    match core.bury(cx.message(), &error, attempts).await {
+        Ok(()) => {
+            cx.outcome = "dead letter";
+            completion::acknowledge(cx).await;
+            forget(&core, &cx.key()).await;
+        }
+        Err(unburied) => {
+            cx.outcome = "failed";
+            cx.context.transaction().report(&unburied.context("sending the dead letter"));
+            completion::reject(cx, core.policy.pause_max).await;
+        }
+    }
+    completion::close(cx).await;
+    Err(error)
+}
+
+async fn forget(core: &BusCore, key: &IdempotencyKey) {
+    if let Err(error) = core.attempts.forget(key).await {
+        // The row stays until retention removes it; the message is done.
+        tracing::warn!(%error, "forgetting the attempts of a message");
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no text");
+    Error::new(format!("the handler panicked: {said}"))
+}
+
+/// A number in 0..1 that differs between messages; the random bits of a UUIDv7 are random enough to spread retries.
+fn jitter() -> f64 {
+    #[allow(clippy::cast_possible_truncation)] // the low half is the random part of a UUIDv7
+    let random = uuid::Uuid::now_v7().as_u128() as u32;
+    f64::from(random) / f64::from(u32::MAX)
+}

@@ -1,0 +1,49 @@
+//! Begins the unit of work, and with `commit_with_transaction` off commits it right after the handlers.
+
+use async_trait::async_trait;
+
+use super::{IncomingContext, Next, Step};
+use crate::{
+    completion,
+    error::{Error, Result},
+    unit_of_work::Begun,
+};
+
+pub(super) struct UnitOfWorkStep;
+
+#[async_trait]
+impl Step<IncomingContext> for UnitOfWorkStep {
+    fn name(&self) -> &'static str {
+        "unit_of_work"
+    }
+
+    async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        let core = cx.core();
+        let Some(unit_of_work) = &core.unit_of_work else {
+            return next.run(cx).await;
+        };
+        let key = core.idempotency.map(|_| cx.key());
+        let unit = match unit_of_work.begin(cx.message(), key.as_ref()).await? {
+            Begun::Fresh(unit) => unit,
+            Begun::Duplicate(unit) => {
+                cx.duplicate = true;
+                unit
+            }
+            Begun::InProgress => {
+                return Err(Error::later("another delivery of this message is being handled right now"));
+            }
+        };
+        *cx.context.0.unit.lock().await = Some(unit);
+        cx.unit_is_open = true;
+        next.run(cx).await?;
+        if !core.settings.commit_with_transaction {
+            if let Err(failure) = completion::commit_unit(cx).await {
+                let said = Error::new(failure.to_string());
+                cx.failure = Some(failure);
+                return Err(said);
+            }
+            completion::close_unit(cx).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! Sends messages that no outbox carries: those of a bus without one, dead letters, and those of programs that only send.
+//!
+//! One supervised task owns the publisher; callers wait for the outcome of exactly their rows. Anything but a positive
+//! confirm is an error.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    codec::Json,
+    error::{Error, Result},
+    limits,
+    message::Outgoing,
+    pipeline::outgoing,
+    routing::Routes,
+    transport::{Outcome, OutgoingRow, Publisher, Token, Transport, TransportError},
+};
+
+type Job = (OutgoingRow, oneshot::Sender<Outcome>);
+
+/// Sends messages directly to a transport. Cheap to clone; the last clone that is dropped ends its task.
+#[derive(Clone)]
+pub struct Sender {
+    source: String,
+    jobs: mpsc::Sender<Job>,
+    task: Arc<AbortOnDropHandle<()>>,
+}
+
+impl Sender {
+    /// A sender on `transport` whose messages name `source` as their sender.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    pub async fn connect(
+        transport: &dyn Transport,
+        source: impl Into<String>,
+    ) -> Result<Self, TransportError> {
+        let publisher = transport.publisher().await?;
+        let (jobs, queue) = mpsc::channel(limits::WINDOW_ROWS_MAX);
+        let task = AbortOnDropHandle::new(tokio::spawn(run(publisher, queue)));
+        Ok(Self { source: source.into(), jobs, task: Arc::new(task) })
+    }
+
+    /// Sends one message and waits until the broker has confirmed it. It goes to its explicit destination, or to the topic
+    /// of its aggregate.
+    ///
+    /// # Errors
+    /// When the broker did not confirm it; the text says whether it may have it all the same.
+    pub async fn send(&self, message: impl Into<Outgoing>) -> Result<()> {
+        let row = outgoing::row(message.into(), &self.source, &Json, &Routes::default())?;
+        self.publish(std::slice::from_ref(&row)).await
+    }
+
+    /// Publishes rows in their order and waits for all outcomes; the first bad one is the error.
+    pub(crate) async fn publish(&self, rows: &[OutgoingRow]) -> Result<()> {
+        let mut waiting = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (answer, outcome) = oneshot::channel();
+            self.jobs.send((row.clone(), answer)).await.map_err(|_| self.gone())?;
+            waiting.push((row, outcome));
+        }
+        let mut first = Ok(());
+        for (row, outcome) in waiting {
+            let outcome = outcome.await.map_err(|_| self.gone())?;
+            first = first.and(verdict(row, outcome));
+        }
+        first
+    }
+
+    fn gone(&self) -> Error {
+        Error::new(if self.task.is_finished() { "the sender's task ended" } else { "the sender stops" })
+    }
+}
+
+fn verdict(row: &OutgoingRow, outcome: Outcome) -> Result<()> {
+    let what = format!("message {} ({}) to {}", row.id, row.name, row.destination);
+    match outcome {
+        Outcome::Confirmed => Ok(()),
+        Outcome::Transient(cause) => Err(Error::new(format!("{what} was not taken: {cause}"))),
+        Outcome::Permanent(cause) => Err(Error::new(format!("{what} cannot be delivered: {cause}"))),
+        Outcome::Unknown(cause) => Err(Error::new(format!("{what} may or may not have been taken: {cause}"))),
+    }
+}
+
+async fn run(mut publisher: Box<dyn Publisher>, mut queue: mpsc::Receiver<Job>) {
+    let mut in_flight: HashMap<Token, oneshot::Sender<Outcome>> = HashMap::new();
+    let mut next = 0_u64;
+    let mut held: Option<Job> = None;
+    loop {
+        if let Some((row, answer)) = held.take() {
+            let token = Token(next);
+            match publisher.submit(&row, token) {
+                Ok(()) => {
+                    next += 1;
+                    in_flight.insert(token, answer);
+                }
+                Err(_) => held = Some((row, answer)),
+            }
+        }
+        tokio::select! {
+            settled = publisher.settled(), if !in_flight.is_empty() => answer(&mut in_flight, settled),
+            job = queue.recv(), if held.is_none() => match job {
+                Some(job) => held = Some(job),
+                None => break,
+            },
+        }
+    }
+    answer(&mut in_flight, publisher.close().await);
+}
+
+fn answer(in_flight: &mut HashMap<Token, oneshot::Sender<Outcome>>, settled: Vec<(Token, Outcome)>) {
+    for (token, outcome) in settled {
+        if let Some(waiting) = in_flight.remove(&token) {
+            // A caller that was cancelled no longer wants to know.
+            let _ = waiting.send(outcome);
+        }
+    }
+}

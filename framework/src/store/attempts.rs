@@ -1,0 +1,48 @@
+//! Attempts, kept in the database of the unit of work so that neither a restart nor another instance resets them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{
+    backend::{Backend, IdempotencyKey},
+    kept::Kept,
+};
+use crate::{error::Result, retry::AttemptStore};
+
+pub(crate) struct SqlAttempts<DB: Backend> {
+    kept: Arc<Kept<DB>>,
+}
+
+impl<DB: Backend> SqlAttempts<DB> {
+    pub(crate) fn new(kept: Arc<Kept<DB>>) -> Self {
+        Self { kept }
+    }
+
+    async fn count(&self, key: &IdempotencyKey, by: i32, error: Option<&str>) -> Result<u32> {
+        let _writer = DB::writer(self.kept.pool()).await;
+        let mut connection = self.kept.acquire().await?;
+        Ok(DB::count_attempt(&mut connection, key, by, error).await?)
+    }
+}
+
+#[async_trait]
+impl<DB: Backend> AttemptStore for SqlAttempts<DB> {
+    async fn started(&self, key: &IdempotencyKey) -> Result<u32> {
+        self.count(key, 1, None).await
+    }
+
+    async fn failed(&self, key: &IdempotencyKey, counted: bool, error: &str) -> Result<u32> {
+        self.count(key, i32::from(!counted), Some(error)).await
+    }
+
+    async fn take_back(&self, key: &IdempotencyKey) -> Result<()> {
+        self.count(key, -1, None).await.map(drop)
+    }
+
+    async fn forget(&self, key: &IdempotencyKey) -> Result<()> {
+        let _writer = DB::writer(self.kept.pool()).await;
+        let mut connection = self.kept.acquire().await?;
+        Ok(DB::forget_attempts(&mut connection, key).await?)
+    }
+}

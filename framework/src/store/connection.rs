@@ -1,0 +1,254 @@
+//! The connection that handlers get: an sqlx executor, and nothing else.
+//!
+//! It does not implement `Acquire` or `Connection` and gives no way to the driver's connection: on a plain connection
+//! after a text BEGIN, `begin()` and `commit()` would end the whole unit. Nesting is [`UnitConnection::savepoint`].
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use sqlx::{Database, Either, Execute, Executor, SqlStr, pool::PoolConnection};
+
+use super::{
+    backend::{Backend, IdempotencyKey, Recorded, sever},
+    kept::Kept,
+};
+use crate::{
+    error::{Error, Result},
+    transport::OutgoingRow,
+};
+
+/// A connection inside an open unit of work. Pass `&mut *db` where sqlx wants an executor.
+///
+/// Any statement that fails poisons the unit: it will roll back even if the handler ignores the error, because the
+/// databases do not agree on what is left of the transaction. Use [`UnitConnection::savepoint`] around what may fail.
+///
+/// There is no `begin`, `commit` or `close`:
+///
+/// ```compile_fail
+/// # async fn doc(cx: barid::Context) -> barid::Result<()> {
+/// use sqlx::Connection;
+/// let mut db = cx.unit_of_work::<sqlx::Sqlite>().await?;
+/// db.begin().await?;
+/// # Ok(()) }
+/// ```
+pub struct UnitConnection<DB: Backend> {
+    /// `None` once it was given back or severed.
+    connection: Option<PoolConnection<DB>>,
+    /// Whether a transaction may be open: then dropping severs.
+    open: bool,
+    poisoned: AtomicBool,
+    savepoints: u32,
+}
+
+impl<DB: Backend> UnitConnection<DB> {
+    pub(super) fn hold(connection: PoolConnection<DB>) -> Self {
+        Self { connection: Some(connection), open: false, poisoned: AtomicBool::new(false), savepoints: 0 }
+    }
+
+    fn live(&mut self) -> Result<&mut DB::Connection, sqlx::Error> {
+        self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    pub(super) async fn open(&mut self, key: Option<&IdempotencyKey>) -> Result<Recorded, sqlx::Error> {
+        // Before the text is sent: a future that is dropped from here on leaves a transaction that must be severed.
+        self.open = true;
+        DB::open(self.live()?, key).await
+    }
+
+    pub(super) async fn commit(&mut self, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
+        DB::commit(self.live()?, rows).await?;
+        self.open = false;
+        Ok(())
+    }
+
+    pub(super) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
+        if !self.open || self.connection.is_none() {
+            return Ok(());
+        }
+        // A transaction that was ended by hand makes ROLLBACK fail on SQLite; the connection is severed then, which
+        // rolls back what there may be.
+        let answer = DB::simple(self.live()?, "ROLLBACK".to_owned()).await;
+        match answer {
+            Ok(()) => self.open = false,
+            Err(_) => self.take().map_or((), sever),
+        }
+        answer
+    }
+
+    /// Gives the connection back when nothing is open on it, severs it otherwise.
+    pub(super) fn give_back(&mut self, kept: &std::sync::Arc<Kept<DB>>) {
+        if let Some(connection) = self.connection.take() {
+            if self.open { sever(connection) } else { kept.put(connection) }
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Option<PoolConnection<DB>> {
+        self.connection.take()
+    }
+
+    pub(super) fn poisoned(&self) -> Option<&'static str> {
+        if self.savepoints > 0 {
+            Some("a savepoint was neither released nor rolled back")
+        } else if self.poisoned.load(Ordering::Relaxed) {
+            Some(
+                "a statement in the unit of work failed, so it cannot commit; put what may fail into a savepoint",
+            )
+        } else {
+            None
+        }
+    }
+
+    /// Begins a nested scope whose failure does not poison the unit.
+    ///
+    /// The returned guard derefs to this type. [`Savepoint::release`] keeps what was done, [`Savepoint::rollback`] undoes
+    /// it; a guard that is dropped without either poisons the unit.
+    ///
+    /// # Errors
+    /// When the database refuses or is gone.
+    pub async fn savepoint(&mut self) -> Result<Savepoint<'_, DB>> {
+        let depth = self.savepoints + 1;
+        self.savepoints = depth;
+        let before = self.poisoned.load(Ordering::Relaxed);
+        DB::simple(self.live()?, format!("SAVEPOINT barid_{depth}")).await?;
+        Ok(Savepoint { unit: self, depth, poisoned_before: before })
+    }
+}
+
+impl<DB: Backend> Drop for UnitConnection<DB> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && self.open
+        {
+            sever(connection);
+        }
+    }
+}
+
+impl<DB: Backend> fmt::Debug for UnitConnection<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnitConnection")
+            .field("database", &DB::DISPLAY)
+            .field("open", &self.open)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'c, DB: Backend> Executor<'c> for &'c mut UnitConnection<DB>
+where
+    for<'x> &'x mut DB::Connection: Executor<'x, Database = DB>,
+{
+    type Database = DB;
+
+    fn fetch_many<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxStream<'e, Result<Either<<DB as Database>::QueryResult, <DB as Database>::Row>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let UnitConnection { connection, poisoned, .. } = self;
+        let Some(connection) = connection.as_deref_mut() else {
+            return futures::stream::once(async { Err(sqlx::Error::PoolClosed) }).boxed();
+        };
+        let poisoned = &*poisoned;
+        connection.fetch_many(query).inspect(move |step| poison(poisoned, step.is_err())).boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxFuture<'e, Result<Option<<DB as Database>::Row>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, DB>,
+    {
+        let UnitConnection { connection, poisoned, .. } = self;
+        let Some(connection) = connection.as_deref_mut() else {
+            return async { Err(sqlx::Error::PoolClosed) }.boxed();
+        };
+        let poisoned = &*poisoned;
+        connection.fetch_optional(query).inspect(move |answer| poison(poisoned, answer.is_err())).boxed()
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [<DB as Database>::TypeInfo],
+    ) -> BoxFuture<'e, Result<<DB as Database>::Statement, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        let UnitConnection { connection, poisoned, .. } = self;
+        let Some(connection) = connection.as_deref_mut() else {
+            return async { Err(sqlx::Error::PoolClosed) }.boxed();
+        };
+        let poisoned = &*poisoned;
+        connection
+            .prepare_with(sql, parameters)
+            .inspect(move |answer| poison(poisoned, answer.is_err()))
+            .boxed()
+    }
+}
+
+fn poison(poisoned: &AtomicBool, failed: bool) {
+    if failed {
+        poisoned.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A nested scope of a unit of work. See [`UnitConnection::savepoint`].
+#[must_use = "a savepoint that is neither released nor rolled back fails the message"]
+pub struct Savepoint<'a, DB: Backend> {
+    unit: &'a mut UnitConnection<DB>,
+    depth: u32,
+    poisoned_before: bool,
+}
+
+impl<DB: Backend> Savepoint<'_, DB> {
+    /// Keeps what was done since the savepoint.
+    ///
+    /// # Errors
+    /// When a statement since the savepoint failed (roll back instead), or the database refuses.
+    pub async fn release(self) -> Result<()> {
+        if self.unit.savepoints != self.depth
+            || (self.unit.poisoned.load(Ordering::Relaxed) && !self.poisoned_before)
+        {
+            return Err(Error::new("a statement since the savepoint failed: roll the savepoint back"));
+        }
+        let text = format!("RELEASE SAVEPOINT barid_{}", self.depth);
+        DB::simple(self.unit.live()?, text).await?;
+        self.unit.savepoints = self.depth - 1;
+        Ok(())
+    }
+
+    /// Undoes what was done since the savepoint; failures since then no longer poison the unit.
+    ///
+    /// # Errors
+    /// When the database refuses or is gone.
+    pub async fn rollback(self) -> Result<()> {
+        let text = format!("ROLLBACK TO SAVEPOINT barid_{0};RELEASE SAVEPOINT barid_{0}", self.depth);
+        DB::simple(self.unit.live()?, text).await?;
+        self.unit.savepoints = self.depth - 1;
+        self.unit.poisoned.store(self.poisoned_before, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl<DB: Backend> Deref for Savepoint<'_, DB> {
+    type Target = UnitConnection<DB>;
+
+    fn deref(&self) -> &Self::Target {
+        self.unit
+    }
+}
+
+impl<DB: Backend> DerefMut for Savepoint<'_, DB> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.unit
+    }
+}

@@ -1,0 +1,4 @@
+//! MariaDB and MySQL.
+
+mod text;
+mod unit;

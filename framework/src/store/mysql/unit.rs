@@ -1,0 +1,142 @@
+//! The unit of work's statements on MariaDB and MySQL.
+
+use sqlx::{
+    AssertSqlSafe, Executor, MySql, MySqlConnection, Pool, QueryBuilder, Row, mysql::MySqlDatabaseError,
+    raw_sql,
+};
+use tokio::sync::OwnedMutexGuard;
+
+use super::text;
+use crate::{
+    store::{
+        AnyPool,
+        backend::{self, Backend, IdempotencyKey, OUTBOX_COLUMNS, Recorded, Verdict},
+        schema,
+    },
+    transport::OutgoingRow,
+};
+
+impl backend::sealed::Sealed for MySql {}
+
+impl Backend for MySql {
+    const DISPLAY: &'static str = "MariaDB/MySQL";
+
+    async fn writer(_: &Pool<Self>) -> Option<OwnedMutexGuard<()>> {
+        None
+    }
+
+    async fn check_schema(pool: &Pool<Self>) -> crate::Result<()> {
+        Ok(schema::check(&AnyPool::MySql(pool.clone())).await?)
+    }
+
+    async fn open(
+        connection: &mut MySqlConnection,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Recorded, sqlx::Error> {
+        let error = match connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await {
+            Ok(_) => return Ok(Recorded::Fresh),
+            Err(error) => error,
+        };
+        match number(&error) {
+            // ER_DUP_ENTRY; the text holds no other insert.
+            Some(1062) => {
+                connection.execute(raw_sql(text::savepoint())).await?;
+                Ok(Recorded::Duplicate)
+            }
+            // ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK: a transaction that has not ended holds the key.
+            Some(1205 | 1213) => {
+                connection.execute(raw_sql("ROLLBACK;SET innodb_lock_wait_timeout=DEFAULT")).await?;
+                Ok(Recorded::InProgress)
+            }
+            _ => Err(error),
+        }
+    }
+
+    async fn commit(connection: &mut MySqlConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
+        if let Some(closing) = text::closing(rows) {
+            connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
+            return Ok(());
+        }
+        connection.execute(raw_sql("RELEASE SAVEPOINT barid_unit")).await?;
+        Self::insert_outbox(connection, rows).await?;
+        connection.execute(raw_sql("COMMIT")).await?;
+        Ok(())
+    }
+
+    async fn insert_outbox(
+        connection: &mut MySqlConnection,
+        rows: &[OutgoingRow],
+    ) -> Result<(), sqlx::Error> {
+        let mut insert = QueryBuilder::<MySql>::new(format!("INSERT INTO outbox({OUTBOX_COLUMNS}) "));
+        insert.push_values(rows, |mut values, row| {
+            values
+                .push_bind(row.id)
+                .push_bind(row.destination.to_string())
+                .push_bind(row.aggregatetype.clone())
+                .push_bind(row.aggregateid.clone())
+                .push_bind(row.name.clone())
+                .push_bind(row.payload.as_ref().map(|payload| payload.to_vec()))
+                .push_bind(backend::headers_json(row))
+                .push_bind(row.tracingspancontext.clone());
+        });
+        insert.build().execute(connection).await?;
+        Ok(())
+    }
+
+    async fn simple(connection: &mut MySqlConnection, text: String) -> Result<(), sqlx::Error> {
+        connection.execute(raw_sql(AssertSqlSafe(text))).await?;
+        Ok(())
+    }
+
+    fn verdict(error: &sqlx::Error) -> Verdict {
+        // 1053 shutdown, 1077 normal shutdown, 1152 aborted, 1927 killed: the session ended, not the transaction.
+        backend::verdict_by(error, |answer| {
+            answer
+                .try_downcast_ref::<MySqlDatabaseError>()
+                .is_some_and(|answer| !matches!(answer.number(), 1053 | 1077 | 1152 | 1317 | 1927))
+        })
+    }
+
+    async fn count_attempt(
+        connection: &mut MySqlConnection,
+        key: &IdempotencyKey,
+        by: i32,
+        error: Option<&str>,
+    ) -> Result<u32, sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO attempts(message_id,scope,attempts,last_error,updated_at) \
+             VALUES(?,?,greatest(?,0),?,UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE attempts=greatest(attempts+?,0),\
+             last_error=coalesce(?,last_error),updated_at=UTC_TIMESTAMP(6)",
+        )
+        .bind(key.message_id)
+        .bind(&key.scope)
+        .bind(by)
+        .bind(error)
+        .bind(by)
+        .bind(error)
+        .execute(&mut *connection)
+        .await?;
+        let row = sqlx::query("SELECT attempts FROM attempts WHERE message_id=? AND scope=?")
+            .bind(key.message_id)
+            .bind(&key.scope)
+            .fetch_one(connection)
+            .await?;
+        Ok(row.try_get::<i32, _>(0)?.unsigned_abs())
+    }
+
+    async fn forget_attempts(
+        connection: &mut MySqlConnection,
+        key: &IdempotencyKey,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query("DELETE FROM attempts WHERE message_id=? AND scope=?")
+            .bind(key.message_id)
+            .bind(&key.scope)
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+fn number(error: &sqlx::Error) -> Option<u16> {
+    error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)
+}

@@ -1,0 +1,4 @@
+//! PostgreSQL.
+
+mod text;
+mod unit;

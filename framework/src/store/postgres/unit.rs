@@ -1,0 +1,132 @@
+//! The unit of work's statements on PostgreSQL.
+
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Pool, Postgres, Row, error::DatabaseError, raw_sql};
+use tokio::sync::OwnedMutexGuard;
+
+use super::text;
+use crate::{
+    store::{
+        AnyPool,
+        backend::{self, Backend, IdempotencyKey, OUTBOX_COLUMNS, Recorded, Verdict},
+        schema,
+    },
+    transport::OutgoingRow,
+};
+
+impl backend::sealed::Sealed for Postgres {}
+
+impl Backend for Postgres {
+    const DISPLAY: &'static str = "PostgreSQL";
+
+    async fn writer(_: &Pool<Self>) -> Option<OwnedMutexGuard<()>> {
+        None
+    }
+
+    async fn check_schema(pool: &Pool<Self>) -> crate::Result<()> {
+        Ok(schema::check(&AnyPool::Postgres(pool.clone())).await?)
+    }
+
+    async fn open(
+        connection: &mut PgConnection,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Recorded, sqlx::Error> {
+        match connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await {
+            // The only statement of the text that affects rows is the insert.
+            Ok(result) if key.is_none() || result.rows_affected() == 1 => Ok(Recorded::Fresh),
+            Ok(_) => Ok(Recorded::Duplicate),
+            // lock_not_available, deadlock_detected: a transaction that has not ended holds the key.
+            Err(error) if matches!(code(&error).as_deref(), Some("55P03" | "40P01")) => {
+                Ok(Recorded::InProgress)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn commit(connection: &mut PgConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
+        if let Some(closing) = text::closing(rows) {
+            connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
+            return Ok(());
+        }
+        connection.execute(raw_sql("RELEASE SAVEPOINT barid_unit")).await?;
+        Self::insert_outbox(connection, rows).await?;
+        connection.execute(raw_sql("COMMIT")).await?;
+        Ok(())
+    }
+
+    async fn insert_outbox(connection: &mut PgConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
+        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        let destinations: Vec<_> = rows.iter().map(|row| row.destination.to_string()).collect();
+        let aggregatetypes: Vec<_> = rows.iter().map(|row| row.aggregatetype.as_str()).collect();
+        let aggregateids: Vec<_> = rows.iter().map(|row| row.aggregateid.as_deref()).collect();
+        let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
+        let payloads: Vec<_> = rows.iter().map(|row| row.payload.as_deref()).collect();
+        let headers: Vec<_> = rows.iter().map(backend::headers_json).collect();
+        let contexts: Vec<_> = rows.iter().map(|row| row.tracingspancontext.as_deref()).collect();
+        // WITH ORDINALITY: the identity column is filled in the order of the rows, which is the order per key.
+        sqlx::query(AssertSqlSafe(format!(
+            "INSERT INTO outbox({OUTBOX_COLUMNS}) \
+             SELECT a,b,c,d,e,f,g::jsonb,h FROM UNNEST($1::uuid[],$2::text[],$3::text[],$4::text[],$5::text[],$6::bytea[],\
+             $7::text[],$8::text[]) WITH ORDINALITY AS t(a,b,c,d,e,f,g,h,n) ORDER BY n"
+        )))
+        .bind(ids)
+        .bind(destinations)
+        .bind(aggregatetypes)
+        .bind(aggregateids)
+        .bind(names)
+        .bind(payloads)
+        .bind(headers)
+        .bind(contexts)
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
+    async fn simple(connection: &mut PgConnection, text: String) -> Result<(), sqlx::Error> {
+        connection.execute(raw_sql(AssertSqlSafe(text))).await?;
+        Ok(())
+    }
+
+    fn verdict(error: &sqlx::Error) -> Verdict {
+        backend::verdict_by(error, answers_for_the_transaction)
+    }
+
+    async fn count_attempt(
+        connection: &mut PgConnection,
+        key: &IdempotencyKey,
+        by: i32,
+        error: Option<&str>,
+    ) -> Result<u32, sqlx::Error> {
+        let row = sqlx::query(
+            "INSERT INTO attempts(message_id,scope,attempts,last_error,updated_at) \
+             VALUES($1,$2,greatest($3,0),$4,clock_timestamp()) ON CONFLICT(message_id,scope) DO UPDATE SET \
+             attempts=greatest(attempts.attempts+$3,0),last_error=coalesce($4,attempts.last_error),\
+             updated_at=clock_timestamp() RETURNING attempts",
+        )
+        .bind(key.message_id)
+        .bind(&key.scope)
+        .bind(by)
+        .bind(error)
+        .fetch_one(connection)
+        .await?;
+        Ok(row.try_get::<i32, _>(0)?.unsigned_abs())
+    }
+
+    async fn forget_attempts(connection: &mut PgConnection, key: &IdempotencyKey) -> Result<(), sqlx::Error> {
+        sqlx::query("DELETE FROM attempts WHERE message_id=$1 AND scope=$2")
+            .bind(key.message_id)
+            .bind(&key.scope)
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error().and_then(DatabaseError::code).map(Into::into)
+}
+
+/// Class 08 and the 57P errors end the session and can arrive after the commit was made durable (a server that shuts
+/// down while it waits for a standby): they say nothing about the transaction.
+fn answers_for_the_transaction(error: &dyn DatabaseError) -> bool {
+    error.code().is_some_and(|code| !code.starts_with("08") && !code.starts_with("57P"))
+}

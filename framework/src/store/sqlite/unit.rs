@@ -1,0 +1,131 @@
+//! The unit of work's statements on SQLite.
+
+use sqlx::{AssertSqlSafe, Executor, Pool, QueryBuilder, Row, Sqlite, SqliteConnection, raw_sql};
+use tokio::sync::OwnedMutexGuard;
+
+use super::{lock, text};
+use crate::{
+    store::{
+        AnyPool,
+        backend::{self, Backend, IdempotencyKey, OUTBOX_COLUMNS, Recorded, Verdict},
+        schema,
+    },
+    transport::OutgoingRow,
+};
+
+impl backend::sealed::Sealed for Sqlite {}
+
+impl Backend for Sqlite {
+    const DISPLAY: &'static str = "SQLite";
+
+    async fn writer(pool: &Pool<Self>) -> Option<OwnedMutexGuard<()>> {
+        Some(lock::file_lock(pool).lock_owned().await)
+    }
+
+    async fn check_schema(pool: &Pool<Self>) -> crate::Result<()> {
+        Ok(schema::check(&AnyPool::Sqlite(pool.clone())).await?)
+    }
+
+    async fn open(
+        connection: &mut SqliteConnection,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Recorded, sqlx::Error> {
+        let error = match connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await {
+            Ok(_) => return Ok(Recorded::Fresh),
+            Err(error) => error,
+        };
+        match code(&error) {
+            // SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE; the text holds no other insert.
+            Some(1555 | 2067) => {
+                connection.execute(raw_sql("SAVEPOINT barid_unit")).await?;
+                Ok(Recorded::Duplicate)
+            }
+            // SQLITE_BUSY in its variants: another process writes.
+            Some(code) if code & 0xff == 5 => Ok(Recorded::InProgress),
+            _ => Err(error),
+        }
+    }
+
+    async fn commit(connection: &mut SqliteConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
+        if let Some(closing) = text::closing(rows) {
+            connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
+            return Ok(());
+        }
+        connection.execute(raw_sql("RELEASE SAVEPOINT barid_unit")).await?;
+        Self::insert_outbox(connection, rows).await?;
+        connection.execute(raw_sql("COMMIT")).await?;
+        Ok(())
+    }
+
+    async fn insert_outbox(
+        connection: &mut SqliteConnection,
+        rows: &[OutgoingRow],
+    ) -> Result<(), sqlx::Error> {
+        // SQLite allows 32,766 bound values a statement; eight a row.
+        for rows in rows.chunks(4_000) {
+            let mut insert = QueryBuilder::<Sqlite>::new(format!("INSERT INTO outbox({OUTBOX_COLUMNS}) "));
+            insert.push_values(rows, |mut values, row| {
+                values
+                    .push_bind(row.id)
+                    .push_bind(row.destination.to_string())
+                    .push_bind(row.aggregatetype.clone())
+                    .push_bind(row.aggregateid.clone())
+                    .push_bind(row.name.clone())
+                    .push_bind(row.payload.as_ref().map(|payload| payload.to_vec()))
+                    .push_bind(backend::headers_json(row))
+                    .push_bind(row.tracingspancontext.clone());
+            });
+            insert.build().execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn simple(connection: &mut SqliteConnection, text: String) -> Result<(), sqlx::Error> {
+        connection.execute(raw_sql(AssertSqlSafe(text))).await?;
+        Ok(())
+    }
+
+    fn verdict(error: &sqlx::Error) -> Verdict {
+        // SQLITE_IOERR: the pages may or may not have reached the file. Everything else leaves the transaction open.
+        backend::verdict_by(error, |answer| {
+            answer.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff != 10)
+        })
+    }
+
+    async fn count_attempt(
+        connection: &mut SqliteConnection,
+        key: &IdempotencyKey,
+        by: i32,
+        error: Option<&str>,
+    ) -> Result<u32, sqlx::Error> {
+        let row = sqlx::query(
+            "INSERT INTO attempts(message_id,scope,attempts,last_error) VALUES($1,$2,max($3,0),$4) \
+             ON CONFLICT(message_id,scope) DO UPDATE SET attempts=max(attempts+$3,0),\
+             last_error=coalesce($4,last_error),\
+             updated_at=CAST((julianday('now')-2440587.5)*86400000 AS INTEGER) RETURNING attempts",
+        )
+        .bind(key.message_id)
+        .bind(&key.scope)
+        .bind(by)
+        .bind(error)
+        .fetch_one(connection)
+        .await?;
+        Ok(row.try_get::<i32, _>(0)?.unsigned_abs())
+    }
+
+    async fn forget_attempts(
+        connection: &mut SqliteConnection,
+        key: &IdempotencyKey,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query("DELETE FROM attempts WHERE message_id=$1 AND scope=$2")
+            .bind(key.message_id)
+            .bind(&key.scope)
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+fn code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}

@@ -1,0 +1,252 @@
+//! The SQL unit of work: one transaction, one connection, two round trips around the handler's own.
+//!
+//! Begun by the unit-of-work step. The connection is held by our guard from before the opening text is sent until after
+//! the closing text was answered; dropped anywhere in between, it is severed and never goes back to the pool, so that no
+//! borrower ever finds itself inside somebody else's transaction. It does not use sqlx's `Transaction`, whose `commit()`
+//! answers Ok for a transaction that the server rolled back.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::{Connection as _, Pool, pool::PoolConnection};
+use tokio::sync::OwnedMutexGuard;
+
+use super::{
+    attempts::SqlAttempts,
+    backend::{Backend, IdempotencyKey, Recorded, Verdict, sever},
+    connection::UnitConnection,
+    kept::Kept,
+};
+use crate::{
+    error::{Error, Result},
+    incoming::Incoming,
+    limits,
+    transport::OutgoingRow,
+    unit_of_work::{Begun, Capabilities, CommitError, Unit, UnitOfWork},
+};
+
+/// Units of work on a sqlx pool of PostgreSQL, MariaDB/MySQL or SQLite.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+/// use barid::SqlUnitOfWork;
+/// let pool = sqlx::SqlitePool::connect("sqlite://orders.db").await?;
+/// let unit = SqlUnitOfWork::new(pool).commit_with_transaction(true);
+/// # let _ = unit; Ok(()) }
+/// ```
+pub struct SqlUnitOfWork<DB: Backend> {
+    kept: Arc<Kept<DB>>,
+    commit_with_transaction: Option<bool>,
+}
+
+impl<DB: Backend> SqlUnitOfWork<DB> {
+    /// Units on connections of `pool`. The pool should have at least as many connections as the bus has parallelism.
+    #[must_use]
+    pub fn new(pool: Pool<DB>) -> Self {
+        Self { kept: Kept::new(pool), commit_with_transaction: None }
+    }
+
+    /// When the unit commits: with the transaction context, or (`false`, the default) right after the handlers.
+    ///
+    /// Outbox, idempotency and everything else that must commit together with business rows needs `true`.
+    #[must_use]
+    pub fn commit_with_transaction(mut self, yes: bool) -> Self {
+        self.commit_with_transaction = Some(yes);
+        self
+    }
+}
+
+#[async_trait]
+impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
+    async fn begin(&self, _: &Incoming, key: Option<&IdempotencyKey>) -> Result<Begun> {
+        let (unit, recorded) = SqlUnit::open(&self.kept, key).await?;
+        Ok(match recorded {
+            Recorded::Fresh => Begun::Fresh(Box::new(unit)),
+            Recorded::Duplicate => Begun::Duplicate(Box::new(unit)),
+            Recorded::InProgress => {
+                unit.discard().await;
+                Begun::InProgress
+            }
+        })
+    }
+
+    async fn ready(&self) -> Result<()> {
+        DB::check_schema(self.kept.pool()).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            database: Some(DB::DISPLAY),
+            connection: Some((std::any::TypeId::of::<DB>(), std::any::type_name::<DB>())),
+            attempts: Some(Arc::new(SqlAttempts::new(Arc::clone(&self.kept)))),
+        }
+    }
+
+    fn commit_with_transaction(&self) -> Option<bool> {
+        self.commit_with_transaction
+    }
+}
+
+/// One open transaction.
+pub(crate) struct SqlUnit<DB: Backend> {
+    pub(crate) connection: UnitConnection<DB>,
+    key: Option<IdempotencyKey>,
+    rows: Vec<OutgoingRow>,
+    kept: Arc<Kept<DB>>,
+    /// Where the database has one writer: ours until the connection is gone.
+    writer: Option<OwnedMutexGuard<()>>,
+}
+
+impl<DB: Backend> SqlUnit<DB> {
+    async fn open(kept: &Arc<Kept<DB>>, key: Option<&IdempotencyKey>) -> Result<(Self, Recorded)> {
+        let writer = DB::writer(kept.pool()).await;
+        let (connection, reused) = kept.take().await?;
+        let mut unit = Self {
+            connection: UnitConnection::hold(connection),
+            key: key.cloned(),
+            rows: Vec::new(),
+            kept: Arc::clone(kept),
+            writer,
+        };
+        let recorded = match unit.connection.open(key).await {
+            // A connection that nobody tested since its last use may have died meanwhile; nothing was begun on it.
+            Err(error) if reused && DB::verdict(&error) == Verdict::Unknown => {
+                unit.connection.replace(kept.acquire().await?);
+                unit.connection.open(key).await
+            }
+            answer => answer,
+        };
+        let recorded =
+            recorded.map_err(|error| Error::new(format!("the unit of work cannot begin: {error}")))?;
+        Ok((unit, recorded))
+    }
+
+    /// Ends a unit in which nothing happened.
+    async fn discard(mut self) {
+        // A failure severs the connection, and there is nothing to lose on it.
+        drop(self.connection.roll_back().await);
+        self.release();
+    }
+
+    /// Gives the connection back (or severs it, when something is open on it), then the right to write. As early as
+    /// possible: counting an attempt needs both.
+    fn release(&mut self) {
+        self.connection.give_back(&self.kept);
+        self.writer = None;
+    }
+
+    /// Finds out what became of a COMMIT whose answer was lost, by inserting the same record elsewhere: a committed record
+    /// refuses it, an uncommitted one makes it wait. Reading would not do, the record can be committed and not yet visible.
+    async fn resolve(&mut self, lost: Error) -> Result<(), CommitError> {
+        let Some(key) = &self.key else {
+            return Err(CommitError::Unknown(
+                lost.context("without idempotency the outcome cannot be found out"),
+            ));
+        };
+        let probe = async {
+            let mut probe = UnitConnection::hold(self.kept.acquire().await?);
+            let recorded = probe.open(Some(key)).await?;
+            // The probe must leave no record behind; severing it on an error does that too.
+            probe.roll_back().await?;
+            probe.give_back(&self.kept);
+            Ok::<_, Error>(recorded)
+        };
+        match tokio::time::timeout(limits::CALL_TIMEOUT, probe).await {
+            Ok(Ok(Recorded::Duplicate)) => {
+                tracing::info!(message_id = %key.message_id, cause = %lost, "the answer to COMMIT was lost, it had committed");
+                Ok(())
+            }
+            Ok(Ok(Recorded::Fresh)) => {
+                Err(CommitError::Failed(lost.context("the answer to COMMIT was lost, it had not committed")))
+            }
+            Ok(Ok(Recorded::InProgress)) => {
+                Err(CommitError::Unknown(lost.context("its transaction has not ended yet")))
+            }
+            Ok(Err(error)) => Err(CommitError::Unknown(lost.context(error))),
+            Err(_) => Err(CommitError::Unknown(lost.context("the database did not say in time"))),
+        }
+    }
+}
+
+#[async_trait]
+impl<DB: Backend> Unit for SqlUnit<DB> {
+    fn stage(&mut self, rows: Vec<OutgoingRow>) -> Result<()> {
+        self.rows = rows;
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), CommitError> {
+        if let Some(cause) = self.connection.poisoned() {
+            return Err(CommitError::Failed(Error::new(cause)));
+        }
+        let rows = std::mem::take(&mut self.rows);
+        let answer = tokio::time::timeout(limits::CALL_TIMEOUT, self.connection.commit(&rows)).await;
+        match answer {
+            Ok(Ok(())) => {
+                self.release();
+                Ok(())
+            }
+            Ok(Err(error)) if DB::verdict(&error) == Verdict::Refused => {
+                Err(CommitError::Failed(closing_refused(&error)))
+            }
+            Ok(Err(error)) => {
+                self.connection.close_hard().await;
+                self.resolve(Error::from(error)).await
+            }
+            Err(_) => {
+                self.connection.close_hard().await;
+                self.resolve(Error::new("COMMIT was not answered in time")).await
+            }
+        }
+    }
+
+    async fn rollback(&mut self) -> Result<()> {
+        let answer = match tokio::time::timeout(limits::CALL_TIMEOUT, self.connection.roll_back()).await {
+            Ok(answer) => answer
+                .map_err(|error| Error::from(error).context("rollback failed, the connection was closed")),
+            Err(_) => Err(Error::new("ROLLBACK was not answered in time, the connection was closed")),
+        };
+        self.release();
+        answer
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.release();
+        Ok(())
+    }
+}
+
+/// The closing text begins with the release of our savepoint: when that is what failed, somebody ended the transaction.
+fn closing_refused(error: &sqlx::Error) -> Error {
+    let said = error.to_string();
+    if said.contains("barid_unit") || said.contains("can only be used in transaction blocks") {
+        Error::new(format!(
+            "the transaction was ended by a handler: a COMMIT, ROLLBACK or DDL statement ran inside the unit of work. What it \
+             committed stays, the message fails. Take that statement out of the handler ({said})"
+        ))
+    } else {
+        Error::new(format!("COMMIT was refused: {said}"))
+    }
+}
+
+impl<DB: Backend> UnitConnection<DB> {
+    /// Closes whatever connection is held instead of giving it back.
+    fn sever(&mut self) {
+        if let Some(connection) = self.take() {
+            sever(connection);
+        }
+    }
+
+    /// Closes the connection and waits until it is closed, for a bounded time: on SQLite it holds the file's lock until then.
+    async fn close_hard(&mut self) {
+        if let Some(connection) = self.take() {
+            // However the closing ends, the connection is gone and the database rolls back what was open on it.
+            drop(tokio::time::timeout(limits::GUARD_WAIT, connection.detach().close_hard()).await);
+        }
+    }
+
+    fn replace(&mut self, connection: PoolConnection<DB>) {
+        self.sever();
+        *self = Self::hold(connection);
+    }
+}
