@@ -48,6 +48,7 @@ pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
     };
     transaction.run(Stage::Commit).await.map_err(Failure::BeforeCommit)?;
     commit_unit(cx).await?;
+    transaction.committing(true);
     core.send_all(&leaving).await.map_err(Failure::AfterCommit)?;
     if let Some(doorbell) = core.outbox.as_ref().and_then(|outbox| outbox.doorbell.as_ref()) {
         doorbell.ring();
@@ -85,12 +86,16 @@ pub(crate) async fn commit_unit(cx: &mut IncomingContext) -> Result<(), Failure>
     let Some(unit) = slot.as_deref_mut() else {
         return Ok(());
     };
+    cx.context.transaction().committing(true);
     match unit.commit().await {
         Ok(()) => {
             cx.unit_is_open = false;
             Ok(())
         }
-        Err(CommitError::Failed(error)) => Err(Failure::BeforeCommit(error)),
+        Err(CommitError::Failed(error)) => {
+            cx.context.transaction().committing(false);
+            Err(Failure::BeforeCommit(error))
+        }
         Err(CommitError::Unknown(error)) => {
             cx.unit_is_open = false;
             let error = error.context("nobody knows whether the unit of work committed");
@@ -122,6 +127,7 @@ pub(crate) async fn roll_back(cx: &mut IncomingContext) {
 
 /// Tells the transport that the message is done.
 pub(crate) async fn acknowledge(cx: &mut IncomingContext) {
+    cx.context.transaction().settled();
     if let Some(settlement) = cx.settlement.take()
         && let Err(error) = settlement.ack().await
     {
