@@ -116,7 +116,10 @@ pub(crate) async fn roll_back(cx: &mut IncomingContext) {
                 Some(unit) => unit.rollback().await,
                 None => Ok(()),
             },
-            Err(error) => Err(error),
+            Err(error) => {
+                abandon(&cx.context);
+                Err(error)
+            }
         };
         if let Err(error) = answer {
             transaction.report(&error.context("rolling back"));
@@ -166,6 +169,14 @@ pub(crate) async fn close_unit(cx: &mut IncomingContext) {
     if let Err(error) = answer {
         cx.context.transaction().report(&error.context("closing the unit of work"));
     }
+}
+
+/// Leaves a unit of work to the guard that outlives its handler: when that is dropped the unit goes too, which rolls it back.
+/// On SQLite nobody can write before, and counting the attempt comes before the unit is closed.
+fn abandon(context: &Context) {
+    let slot = Arc::clone(&context.0.unit);
+    // Ends with the guard; nothing waits for it but the lock.
+    tokio::spawn(async move { drop(slot.lock_owned().await.take()) });
 }
 
 /// The unit of work. A guard that outlives its handler is waited for a moment, then it is the handler's error.

@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{
     backend::{Backend, IdempotencyKey},
     kept::Kept,
 };
-use crate::{error::Result, retry::AttemptStore};
+use crate::{
+    error::{Error, Result},
+    limits,
+    retry::AttemptStore,
+};
 
 pub(crate) struct SqlAttempts<DB: Backend> {
     kept: Arc<Kept<DB>>,
@@ -19,8 +24,14 @@ impl<DB: Backend> SqlAttempts<DB> {
         Self { kept }
     }
 
+    /// The right to write, where there is one. Bounded: a guard that a handler never drops keeps it for ever.
+    async fn writer(&self) -> Result<Option<OwnedMutexGuard<()>>> {
+        let writer = tokio::time::timeout(limits::CALL_TIMEOUT, DB::writer(self.kept.pool())).await;
+        writer.map_err(|_| Error::new("somebody else keeps writing to the database"))
+    }
+
     async fn count(&self, key: &IdempotencyKey, by: i32, error: Option<&str>) -> Result<u32> {
-        let _writer = DB::writer(self.kept.pool()).await;
+        let _writer = self.writer().await?;
         let mut connection = self.kept.acquire().await?;
         Ok(DB::count_attempt(&mut connection, key, by, error).await?)
     }
@@ -41,7 +52,7 @@ impl<DB: Backend> AttemptStore for SqlAttempts<DB> {
     }
 
     async fn forget(&self, key: &IdempotencyKey) -> Result<()> {
-        let _writer = DB::writer(self.kept.pool()).await;
+        let _writer = self.writer().await?;
         let mut connection = self.kept.acquire().await?;
         Ok(DB::forget_attempts(&mut connection, key).await?)
     }
