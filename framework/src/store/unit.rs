@@ -188,7 +188,7 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
             return Err(CommitError::Failed(Error::new(cause)));
         }
         let rows = std::mem::take(&mut self.rows);
-        let answer = tokio::time::timeout(limits::CALL_TIMEOUT, self.connection.commit(&rows)).await;
+        let answer = tokio::time::timeout(limits::CALL_TIMEOUT, self.connection.finish(&rows)).await;
         match answer {
             Ok(Ok(())) => {
                 self.release();
