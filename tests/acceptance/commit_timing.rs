@@ -8,8 +8,14 @@
 mod case;
 #[path = "commit_timing/design.rs"]
 mod design;
+#[path = "commit_timing/hand_written.rs"]
+mod hand_written;
 #[path = "commit_timing/journal.rs"]
 mod journal;
+#[path = "commit_timing/refused.rs"]
+mod refused;
+#[path = "commit_timing/two_buses.rs"]
+mod two_buses;
 #[path = "commit_timing/world.rs"]
 mod world;
 
