@@ -1,6 +1,7 @@
 //! What handlers may ask for and what they may not do: found by the compiler, by `build()`, or at once.
 
 #![cfg(feature = "sqlite")]
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by its panic
 
 use std::{
     sync::{Arc, Mutex},
