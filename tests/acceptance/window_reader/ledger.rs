@@ -47,6 +47,10 @@ impl Seen {
         self.0.lock().unwrap().push(message);
     }
 
+    pub(crate) fn all(&self) -> Vec<Message> {
+        self.0.lock().unwrap().clone()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.lock().unwrap().len()
     }
@@ -109,7 +113,7 @@ impl Arena {
     pub(crate) async fn compare(&self, seen: &Seen) -> Comparison {
         let rows = sqlx::query("SELECT id FROM ledger").fetch_all(self.pool()).await.unwrap();
         let committed: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
-        let seen = seen.0.lock().unwrap();
+        let seen = seen.all();
         let mut result = Comparison {
             committed: committed.len(),
             rolled_back: self.rolled_back.load(Ordering::Relaxed),
