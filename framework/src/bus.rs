@@ -83,7 +83,6 @@ pub(crate) struct BusCore {
 impl Bus {
     /// Starts to assemble the bus `name`. The name is its queue unless another one is given, its consumer group on Kafka,
     /// and the scope of its idempotency records: keep it stable.
-    #[must_use]
     pub fn builder(name: impl Into<String>) -> BusBuilder {
         BusBuilder::new(name.into())
     }

@@ -1,5 +1,7 @@
 //! One message through a bus on SQLite: what commits, what rolls back, and what the transport is told.
 
+#![allow(clippy::unwrap_used)] // a test
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,

@@ -205,6 +205,33 @@ async fn a_key_keeps_its_order_through_nacks_and_holds_up_nobody_else() {
 }
 
 #[tokio::test]
+async fn keys_that_cannot_go_on_do_not_hold_up_those_behind_them() {
+    const STUCK: usize = 600;
+    for place in places().await {
+        let mut inbox = Inbox::new("q");
+        inbox.prefetch = u16::MAX;
+        let mut holder = place.consumer(&inbox).await;
+        let key = |n: usize| format!("k{n:04}");
+        let stuck: Vec<_> = (0..STUCK).map(|n| row("queue:q", Some(&key(n)), "stuck")).collect();
+        assert!(confirmed(&place.publish(&stuck).await));
+        let mut held = Vec::new();
+        while held.len() < STUCK {
+            held.push(receive(&mut holder).await);
+        }
+        let mut behind: Vec<_> = (0..STUCK).map(|n| row("queue:q", Some(&key(n)), "behind")).collect();
+        behind.push(row("queue:q", Some("z"), "free 1"));
+        behind.push(row("queue:q", None, "free 2"));
+        assert!(confirmed(&place.publish(&behind).await));
+        let mut other = place.consumer(&inbox).await;
+        let mut free = vec![body(&receive(&mut other).await), body(&receive(&mut other).await)];
+        free.sort();
+        assert_eq!(free, ["free 1", "free 2"], "{:?}", place.kind);
+        held.pop().unwrap().settlement.ack().await.unwrap();
+        assert_eq!(body(&receive(&mut other).await), "behind", "{:?}", place.kind);
+    }
+}
+
+#[tokio::test]
 async fn a_nack_waits_as_long_as_it_says() {
     for place in places().await {
         let mut consumer = place.consumer(&Inbox::new("q")).await;
