@@ -6,9 +6,10 @@ use std::process::Command;
 fn tree(arguments: &[&str]) -> String {
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     cargo.args(["tree", "--offline", "--locked", "--edges", "normal,build,dev,features"]).args(arguments);
-    let tree = cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).output().unwrap();
+    let tree =
+        cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).output().expect("cargo can be run");
     assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
-    String::from_utf8(tree.stdout).unwrap()
+    String::from_utf8_lossy(&tree.stdout).into_owned()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The ledger finds what it should: each kind of broken promise, made by hand in the tables of a finished run, is counted.
 
+use anyhow::Context;
 use barid::{SqlQueue, store::AnyPool};
 use barid_examples::{Ledger, Place, Shop, Story, messages::Names, relay::RelayTask};
 use sqlx::{Executor, SqlitePool};
@@ -7,14 +8,14 @@ use sqlx::{Executor, SqlitePool};
 const MESSAGES: u64 = 200;
 
 /// A whole run of the quickstart, and what its tables say.
-async fn run() -> (Place, Shop, Ledger) {
-    let place = Place::new(None).await.unwrap();
-    let shop = Shop::open(&place).await.unwrap();
+async fn run() -> anyhow::Result<(Place, Shop, Ledger)> {
+    let place = Place::new(None).await?;
+    let shop = Shop::open(&place).await?;
     let queue = SqlQueue::new(shop.pool.clone());
     let relay = RelayTask::new(&shop, queue.clone());
     let story = Story { shop: shop.clone(), transport: queue, names: Names::default(), messages: MESSAGES };
-    let ledger = Box::pin(story.tell(relay)).await.unwrap();
-    (place, shop, ledger)
+    let ledger = Box::pin(story.tell(relay)).await?;
+    Ok((place, shop, ledger))
 }
 
 /// The shop's file and the journal's.
@@ -26,14 +27,14 @@ fn pools(shop: &Shop) -> (&SqlitePool, &SqlitePool) {
 }
 
 /// A copy of a finished and closed run, to be broken.
-async fn copy(finished: &Place) -> (Place, Shop) {
-    let folder = tempfile::tempdir().unwrap();
+async fn copy(finished: &Place) -> anyhow::Result<(Place, Shop)> {
+    let (from, to) = (finished.folder().context("not SQLite")?, tempfile::tempdir()?);
     for file in ["shop.db", "journal.db"] {
-        std::fs::copy(finished.folder().unwrap().join(file), folder.path().join(file)).unwrap();
+        std::fs::copy(from.join(file), to.path().join(file))?;
     }
-    let place = Place::sqlite(folder);
-    let shop = Shop::open(&place).await.unwrap();
-    (place, shop)
+    let place = Place::sqlite(to);
+    let shop = Shop::open(&place).await?;
+    Ok((place, shop))
 }
 
 /// Lost, phantom, twice, out of order.
@@ -43,7 +44,7 @@ fn zeros(ledger: &Ledger) -> [u64; 4] {
 
 #[tokio::test]
 async fn a_run_keeps_every_promise_while_everything_goes_wrong() {
-    let (place, shop, ledger) = run().await;
+    let (place, shop, ledger) = run().await.unwrap();
     assert_eq!(zeros(&ledger), [0; 4], "{ledger}");
     assert_eq!([ledger.committed, ledger.delivered, ledger.handled], [MESSAGES; 3], "{ledger}");
     assert!(ledger.rolled_back >= MESSAGES / 10, "{ledger}");
@@ -55,10 +56,10 @@ async fn a_run_keeps_every_promise_while_everything_goes_wrong() {
 
 #[tokio::test]
 async fn each_broken_promise_is_counted_where_it_belongs() {
-    let (finished, shop, _) = run().await;
+    let (finished, shop, _) = run().await.unwrap();
     shop.close().await;
     let check = async |what: &str, of_shop: &'static str, of_journal: &'static str, expected: [u64; 4]| {
-        let (_place, shop) = copy(&finished).await;
+        let (_place, shop) = copy(&finished).await.unwrap();
         let (orders, journal) = pools(&shop);
         orders.execute(of_shop).await.unwrap();
         journal.execute(of_journal).await.unwrap();
@@ -106,7 +107,7 @@ async fn each_broken_promise_is_counted_where_it_belongs() {
     check(
         "the first two deliveries of a customer change places",
         nothing,
-        "UPDATE journal_deliveries SET message_id = CASE seq WHEN one.seq THEN two.message_id ELSE one.message_id END \
+        "UPDATE journal_deliveries SET message_id = CASE journal_deliveries.seq WHEN one.seq THEN two.message_id ELSE one.message_id END \
          FROM (SELECT seq, message_id FROM journal_deliveries \
                WHERE customer = 'customer-07' ORDER BY seq LIMIT 1) AS one, \
               (SELECT min(seq) AS seq, message_id FROM journal_deliveries \
