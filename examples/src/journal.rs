@@ -10,9 +10,20 @@ use uuid::Uuid;
 
 /// The journal. On SQLite it is a file of its own: the shop's file has one writer, and that is the unit of work.
 #[derive(Clone, Debug)]
-pub struct Journal(pub(crate) AnyPool);
+pub struct Journal(AnyPool);
 
 impl Journal {
+    /// The journal in the database of `pool`, which has its tables.
+    pub(crate) fn new(pool: AnyPool) -> Self {
+        Self(pool)
+    }
+
+    /// The database that it is in.
+    #[must_use]
+    pub fn pool(&self) -> &AnyPool {
+        &self.0
+    }
+
     /// A handler begins an attempt at `command`; the id goes into the order that it writes. An attempt whose id is in no
     /// order was rolled back.
     ///

@@ -73,7 +73,7 @@ impl Ledger {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn count(shop: &Shop) -> anyhow::Result<Self> {
-        let counts = match (&shop.pool, &shop.journal.0) {
+        let counts = match (&shop.pool, shop.journal.pool()) {
             (AnyPool::Sqlite(pool), AnyPool::Sqlite(journal)) => {
                 let file = journal.connect_options().get_filename().display().to_string();
                 // Not returned to the pool, so that the attached file is closed with it.

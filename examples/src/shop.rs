@@ -74,7 +74,7 @@ impl Shop {
             let name = faults::customer(command);
             on_database!(&pool, pool => sqlx::query(sql).bind(&name).execute(pool).await.map(drop))?;
         }
-        Ok(Self { pool, journal: Journal(journal) })
+        Ok(Self { pool, journal: Journal::new(journal) })
     }
 
     /// The bus that takes orders and the bus that ships, on whichever database this is.
@@ -132,7 +132,7 @@ impl Shop {
     /// Closes every connection.
     pub async fn close(&self) {
         self.pool.close().await;
-        self.journal.0.close().await;
+        self.journal.pool().close().await;
     }
 }
 

@@ -118,7 +118,7 @@ impl Parts {
 
     /// Waits for the next part to end; `None` when all have.
     async fn ended(&mut self) -> anyhow::Result<Option<()>> {
-        Ok(self.0.join_next().await.transpose()?.transpose()?)
+        self.0.join_next().await.transpose()?.transpose()
     }
 }
 
