@@ -102,13 +102,16 @@ impl SetupError {
 /// # Errors
 /// The first thing that does not work; [`SetupError::is_transient`] says whether waiting can help.
 pub async fn relays(config: &Config) -> Result<Vec<Relay>, SetupError> {
+    let mut pools = Vec::new();
+    for (name, source) in &config.source {
+        pools.push((name, source, database(name, source).await?));
+    }
     let mut sinks = BTreeMap::new();
     for (name, sink) in &config.sink {
         sinks.insert(name, transport(name, sink).await?);
     }
     let mut relays = Vec::new();
-    for (name, source) in &config.source {
-        let pool = database(name, source).await?;
+    for (name, source, pool) in pools {
         let mut builder = Relay::builder(source::open::source(name, &pool)).settings(config.settings(source));
         for (name, transport) in &sinks {
             builder = builder.sink(Sink::new(*name, transport.clone()).window(config.sink[*name].window()));

@@ -1,6 +1,6 @@
 //! `barid-relay check`
 
-use std::path::Path;
+use std::{io::IsTerminal, path::Path};
 
 use super::{Failure, exit, load};
 use crate::setup::{self, SetupError};
@@ -55,11 +55,16 @@ fn tell(section: &str, result: Result<(), SetupError>, failed: &mut usize, worst
     }
 }
 
-/// Logs to stderr, as much as RUST_LOG says; `info` unless it says something.
+/// Logs to stderr, as much as RUST_LOG says. Unless it says something: `info`, without what the
+/// RabbitMQ client says about connections that it closes itself.
 pub(super) fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,lapin=off"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
     if let Err(error) = log {
         eprintln!("the log was set up before: {error}");
     }
