@@ -121,8 +121,8 @@ impl Ledger {
             "{committed} orders were committed, each with its announcement in the same transaction. On purpose, this went wrong:
 * {rolled_back} attempts of a handler failed after the order was written. They were rolled back and tried again;
   of what they had written and wanted to send nothing was left (promise P: phantom={}).
-* The relay crashed {crashed} with messages on their way that nobody had confirmed. The next one found them in the
-  outbox and sent them again (promise L: lost={}).
+* The relay crashed {crashed} in the middle of its work. The next one found in the outbox what was not certainly
+  delivered, and sent it, some of it again (promise L: lost={}).
 * {redelivered} deliveries were repeats, after the crash or because the sender said it twice. Each carried the id of the
   first one, was recognised and had no second effect (promises D and E: effects_twice={}).
 * The announcements of each customer arrived in the order in which the orders were committed

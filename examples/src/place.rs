@@ -120,7 +120,8 @@ async fn postgres(server: &str) -> anyhow::Result<Place> {
 #[cfg(feature = "postgres")]
 async fn administer(server: &str, statement: String) -> anyhow::Result<()> {
     let pool = barid::store::AnyPool::connect(server, 1).await?;
-    let done = on_database!(&pool, pool => sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(pool).await);
+    let statement = sqlx::AssertSqlSafe(statement);
+    let done = on_database!(&pool, pool => sqlx::raw_sql(statement).execute(pool).await.map(drop));
     pool.close().await;
-    done.map(drop)
+    done
 }

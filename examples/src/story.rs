@@ -74,7 +74,7 @@ impl<T: Transport + Clone> Story<T> {
             let now = self.shop.progress().await?;
             bar.set_position(now.shipments);
             bar.set_message(format!("{} committed, {} in the outbox", now.orders, now.outbox));
-            if !crashed && now.shipments >= self.messages / 3 {
+            if !crashed && now.orders >= self.messages / 3 && now.shipments > 0 {
                 let in_flight = relay.crash().await?;
                 self.shop.journal.crash(in_flight).await?;
                 relay.start().await?;

@@ -42,6 +42,30 @@ fn zeros(ledger: &Ledger) -> [u64; 4] {
     [ledger.lost, ledger.phantom, ledger.effects_twice, ledger.order_breaks]
 }
 
+#[test]
+fn the_last_line_names_every_column_and_a_run_without_misfortune_shows_nothing() {
+    let good = Ledger {
+        committed: 9,
+        delivered: 9,
+        handled: 9,
+        rolled_back: 3,
+        redelivered: 2,
+        crashes: 1,
+        ..Ledger::default()
+    };
+    assert_eq!(
+        good.to_string(),
+        "ledger: committed=9 delivered=9 handled=9 rolled_back=3 redelivered=2 crashes=1 lost=0 phantom=0 \
+         effects_twice=0 order_breaks=0"
+    );
+    assert!(good.promises_kept() && good.misfortune_struck());
+    for without in
+        [Ledger { rolled_back: 0, ..good }, Ledger { redelivered: 0, ..good }, Ledger { crashes: 0, ..good }]
+    {
+        assert!(!without.misfortune_struck(), "{without}");
+    }
+}
+
 #[tokio::test]
 async fn a_run_keeps_every_promise_while_everything_goes_wrong() {
     let (place, shop, ledger) = run().await.unwrap();

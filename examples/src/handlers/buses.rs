@@ -32,7 +32,8 @@ async fn place_order(
             .fetch_one(&mut *db)
             .await?;
     sqlx::query(
-        "INSERT INTO orders (command_id, event_id, attempt_id, customer, number) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO orders (command_id, event_id, attempt_id, customer, number) \
+         VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(cx.message_id())
     .bind(event_id)
