@@ -93,6 +93,18 @@ impl Bus {
         &self.0.settings
     }
 
+    /// Makes the bus's queue, its subscriptions and the queue for dead letters, without receiving. [`Bus::run_until`] does it
+    /// too; call this before somebody sends to a bus that is not yet running.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    pub async fn declare(&self) -> Result<(), BusError> {
+        let core = &self.0;
+        core.transport.declare(&core.inbox).await?;
+        core.transport.declare(&Inbox::new(core.settings.dead_letters.name())).await?;
+        Ok(())
+    }
+
     /// Declares the queue, receives and handles until `stop` is ready, then waits for the handlers that still run for as
     /// long as the grace period says.
     ///
@@ -109,8 +121,7 @@ impl Bus {
                 .await
                 .map_err(|cause| BusError::UnitOfWork { bus: core.name.clone(), cause })?;
         }
-        core.transport.declare(&core.inbox).await?;
-        core.transport.declare(&Inbox::new(core.settings.dead_letters.name())).await?;
+        self.declare().await?;
         let consumer = core.transport.consumer(&core.inbox).await?;
         tracing::info!(
             bus = core.name,

@@ -32,4 +32,5 @@ pub mod setup;
 pub mod sink;
 pub mod source;
 
-pub use relay::{Doorbell, Relay, RelayError};
+pub use barid::Doorbell;
+pub use relay::{Relay, RelayError};

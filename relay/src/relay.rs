@@ -7,9 +7,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use barid::transport::{Outcome, Token};
+use barid::{
+    Doorbell,
+    transport::{Outcome, Token},
+};
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     time::{sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -42,7 +45,7 @@ pub struct Relay {
     sinks: Vec<Sink>,
     routes: Routes,
     settings: Settings,
-    doorbell: Arc<Notify>,
+    doorbell: Doorbell,
     stats: watch::Sender<Stats>,
 }
 
@@ -96,7 +99,7 @@ impl Relay {
     /// Rung after a commit, it makes the relay look at the outbox at once instead of at its next poll.
     #[must_use]
     pub fn doorbell(&self) -> Doorbell {
-        Doorbell(self.doorbell.clone())
+        self.doorbell.clone()
     }
 
     /// The counters, as they change.
@@ -135,17 +138,6 @@ impl Relay {
             }
         }
         Ok(*self.stats.borrow())
-    }
-}
-
-/// Wakes a relay of the same process.
-#[derive(Clone, Debug)]
-pub struct Doorbell(Arc<Notify>);
-
-impl Doorbell {
-    /// There may be new rows.
-    pub fn ring(&self) {
-        self.0.notify_one();
     }
 }
 

@@ -14,8 +14,11 @@ use sqlx::{Pool, pool::PoolConnection};
 use super::backend::Backend;
 use crate::error::{Error, Result};
 
-/// How long a connection is kept unused before it goes back to the pool.
-const KEPT_FOR: Duration = Duration::from_millis(50);
+/// How long a connection is kept unused before it goes back to the pool, while the pool has others to give.
+const KEPT_FOR: Duration = Duration::from_secs(1);
+
+/// How often that is looked at: what a pool that has run short waits for an unused connection at most.
+const LOOKED_AT_EVERY: Duration = Duration::from_millis(50);
 
 pub(crate) struct Kept<DB: Backend> {
     pool: Pool<DB>,
@@ -58,8 +61,7 @@ impl<DB: Backend> Kept<DB> {
 
     /// Keeps a connection on which nothing is open, or gives it back when the pool could run short of it.
     pub(crate) fn put(self: &Arc<Self>, connection: PoolConnection<DB>) {
-        let spare = self.pool.num_idle() > 0 || self.pool.size() < self.pool.options().get_max_connections();
-        if !spare || self.pool.is_closed() {
+        if !self.pool_has_others() {
             return; // dropped, which gives it back
         }
         let mut idle = self.idle();
@@ -69,16 +71,23 @@ impl<DB: Backend> Kept<DB> {
             tokio::spawn(reap(Arc::clone(self)));
         }
     }
+
+    /// Whether somebody who asks the pool gets a connection without one of ours.
+    fn pool_has_others(&self) -> bool {
+        let has_room = || self.pool.size() < self.pool.options().get_max_connections();
+        !self.pool.is_closed() && (self.pool.num_idle() > 0 || has_room())
+    }
 }
 
 async fn reap<DB: Backend>(kept: Arc<Kept<DB>>) {
     loop {
-        tokio::time::sleep(KEPT_FOR).await;
+        tokio::time::sleep(LOOKED_AT_EVERY).await;
+        let keep_for = if kept.pool_has_others() { KEPT_FOR } else { Duration::ZERO };
         let mut idle = kept.idle();
-        let mut unused = Vec::new();
-        while idle.connections.first().is_some_and(|(_, since)| since.elapsed() >= KEPT_FOR) {
-            unused.push(idle.connections.remove(0));
-        }
+        // Used last in, first out: those that are unused the longest are at the front.
+        let unused = idle.connections.iter().take_while(|(_, since)| since.elapsed() >= keep_for).count();
+        // Dropped, which gives them back.
+        idle.connections.drain(..unused);
         if idle.connections.is_empty() {
             idle.reaping = false;
             return;

@@ -135,6 +135,14 @@ impl<DB: Backend> SqlUnit<DB> {
         self.writer = None;
     }
 
+    /// [`SqlUnit::resolve`], and then lets others write: whatever came out, counting attempts comes before the unit is closed
+    /// and needs the right to write that this unit would otherwise keep.
+    async fn find_out(&mut self, lost: Error) -> Result<(), CommitError> {
+        let outcome = self.resolve(lost).await;
+        self.release();
+        outcome
+    }
+
     /// Finds out what became of a COMMIT whose answer was lost, by inserting the same record elsewhere: a committed record
     /// refuses it, an uncommitted one makes it wait. Reading would not do, the record can be committed and not yet visible.
     async fn resolve(&mut self, lost: Error) -> Result<(), CommitError> {
@@ -191,11 +199,11 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
             }
             Ok(Err(error)) => {
                 self.connection.close_hard().await;
-                self.resolve(Error::from(error)).await
+                self.find_out(Error::from(error)).await
             }
             Err(_) => {
                 self.connection.close_hard().await;
-                self.resolve(Error::new("COMMIT was not answered in time")).await
+                self.find_out(Error::new("COMMIT was not answered in time")).await
             }
         }
     }

@@ -8,6 +8,7 @@ use std::{
 use barid::Destination;
 use bytes::Bytes;
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::*;
 

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, watch};
+use barid::Doorbell;
+use tokio::sync::watch;
 
 use super::Relay;
 use crate::{
@@ -76,11 +77,18 @@ pub struct RelayBuilder {
     sinks: Vec<Sink>,
     routes: Vec<(String, String, Order)>,
     settings: Settings,
+    doorbell: Doorbell,
 }
 
 impl RelayBuilder {
     pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, sinks: Vec::new(), routes: Vec::new(), settings: Settings::default() }
+        Self {
+            source,
+            sinks: Vec::new(),
+            routes: Vec::new(),
+            settings: Settings::default(),
+            doorbell: Doorbell::new(),
+        }
     }
 
     /// Adds a sink.
@@ -98,6 +106,12 @@ impl RelayBuilder {
     /// Replaces the default bounds and times.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// Looks at the outbox at once when this doorbell is rung: the one given to the outbox of a bus in the same process.
+    pub fn doorbell(mut self, doorbell: Doorbell) -> Self {
+        self.doorbell = doorbell;
         self
     }
 
@@ -150,7 +164,7 @@ impl RelayBuilder {
             sinks: self.sinks,
             routes: Routes::new(routes),
             settings: self.settings,
-            doorbell: Arc::new(Notify::new()),
+            doorbell: self.doorbell,
             stats: watch::Sender::new(Stats::default()),
         })
     }

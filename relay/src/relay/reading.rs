@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use barid::Doorbell;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::sleep,
 };
@@ -44,7 +45,7 @@ impl Reading {
         claim: Claim,
         reader: Box<dyn Reader>,
         settings: &Settings,
-        doorbell: Arc<Notify>,
+        doorbell: Doorbell,
     ) -> Self {
         let (wants, wanted) = mpsc::channel(1);
         let (found, pages) = mpsc::channel(1);
@@ -102,7 +103,7 @@ struct Task {
     claim: Claim,
     poll: (Duration, Duration),
     backoff: Backoff,
-    doorbell: Arc<Notify>,
+    doorbell: Doorbell,
     claimed: watch::Sender<bool>,
 }
 
@@ -131,7 +132,7 @@ impl Task {
                 Ok(rows) if rows.is_empty() => {
                     tokio::select! {
                         () = sleep(pause) => pause = (pause * 2).min(max),
-                        () = self.doorbell.notified() => pause = min,
+                        () = self.doorbell.rung() => pause = min,
                     }
                 }
                 Ok(rows) => return Ok(Some(rows)),
