@@ -81,7 +81,7 @@ async fn story(broker: impl Transport, topic: &str, tape: Tape, sink: &str) {
     let text = format!(
         "[source.orders]\nurl = {:?}\nbatch_rows = 100\n\n[sink.broker]\n{sink}\nwindow_rows_max = 256\n\n\
          [[route]]\ndestination = \"topic:{topic}\"\nsink = \"broker\"\n\n\
-         [relay]\nbuffer_rows_max = {HELD_MAX}\n",
+         [relay]\nbuffer_rows_max = {HELD_MAX}\ndelete_rows_max = 100\n",
         orders.url()
     );
     std::fs::write(&config, text).unwrap();
