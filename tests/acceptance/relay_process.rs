@@ -86,9 +86,8 @@ async fn a_second_instance_waits_and_takes_over_after_kill_9() {
     assert_eq!(by_id.len(), 6_000, "nothing is lost");
     let twice = by_id.values().filter(|copies| **copies == 2).count();
     assert!(by_id.values().all(|copies| *copies <= 2), "more than two copies after one crash");
-    println!("{twice} rows came twice");
-    // In flight, and confirmed rows on their way to one of the two deletes that may be under way.
-    assert!(twice > 0 && twice < 6_000 / 2, "{twice} rows came twice, with a window of {WINDOW}");
+    // What was in flight, and what was confirmed and on its way to a DELETE: a part of the rows, not all of them again.
+    assert!(twice < 6_000 / 2, "{twice} rows came twice, with a window of {WINDOW}");
 }
 
 #[tokio::test]
