@@ -38,6 +38,8 @@ use self::{
 
 /// How often the relay is killed.
 const KILLS: usize = 10;
+/// Rows that the relay may hold between reading and deleting; what a kill can publish twice.
+const HELD_MAX: usize = 400;
 /// Bounds every wait that ends with an event.
 const PATIENCE: Duration = Duration::from_secs(100);
 /// The two stories share two cores: one after the other.
@@ -50,7 +52,7 @@ async fn through_rabbitmq() {
     let broker = RabbitMq::connect(&servers::amqp()).await.unwrap();
     let tape = Tape::rabbitmq(&broker, &topic).await;
     let sink = format!("kind = \"rabbitmq\"\nurl = {:?}", servers::amqp());
-    Box::pin(story(broker, &topic, tape, &sink, 256)).await;
+    Box::pin(story(broker, &topic, tape, &sink)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -60,11 +62,11 @@ async fn through_kafka() {
     let broker = Kafka::connect(servers::kafka()).await.unwrap();
     let tape = Tape::kafka(&topic);
     let sink = format!("kind = \"kafka\"\nbrokers = {:?}", servers::kafka());
-    Box::pin(story(broker, &topic, tape, &sink, 256)).await;
+    Box::pin(story(broker, &topic, tape, &sink)).await;
 }
 
 /// Everything from the first command to the ledger.
-async fn story(broker: impl Transport, topic: &str, tape: Tape, sink: &str, window: usize) {
+async fn story(broker: impl Transport, topic: &str, tape: Tape, sink: &str) {
     let began = std::time::Instant::now();
     let orders = Orders::open(if servers::long() { 20_000 } else { 10_000 }).await;
     let shipping = Shipping::open().await;
@@ -77,8 +79,9 @@ async fn story(broker: impl Transport, topic: &str, tape: Tape, sink: &str, wind
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("relay.toml");
     let text = format!(
-        "[source.orders]\nurl = {:?}\nbatch_rows = 200\n\n[sink.broker]\n{sink}\nwindow_rows_max = {window}\n\n\
-         [[route]]\ndestination = \"topic:{topic}\"\nsink = \"broker\"\n",
+        "[source.orders]\nurl = {:?}\nbatch_rows = 100\n\n[sink.broker]\n{sink}\nwindow_rows_max = 256\n\n\
+         [[route]]\ndestination = \"topic:{topic}\"\nsink = \"broker\"\n\n\
+         [relay]\nbuffer_rows_max = {HELD_MAX}\ndelete_rows_max = 100\n",
         orders.url()
     );
     std::fs::write(&config, text).unwrap();
@@ -110,7 +113,6 @@ async fn story(broker: impl Transport, topic: &str, tape: Tape, sink: &str, wind
 
     let evidence = Evidence {
         ordered: orders.count,
-        window,
         orders: orders.rows().await,
         orders_tried: orders.tried().await,
         outbox_left: orders.outbox().await.len(),

@@ -8,7 +8,7 @@ mod stage;
 use std::collections::HashSet;
 
 use barid_tests::{Process, TestDatabase, eventually};
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use self::stage::{PATIENCE, Stage, WINDOW, ended, in_order, signal};
 
@@ -86,8 +86,8 @@ async fn a_second_instance_waits_and_takes_over_after_kill_9() {
     assert_eq!(by_id.len(), 6_000, "nothing is lost");
     let twice = by_id.values().filter(|copies| **copies == 2).count();
     assert!(by_id.values().all(|copies| *copies <= 2), "more than two copies after one crash");
-    // In flight, and confirmed rows on their way to one of the two deletes that may be under way.
-    assert!(twice > 0 && twice < 6_000 / 2, "{twice} rows came twice, with a window of {WINDOW}");
+    // What was in flight, and what was confirmed and on its way to a DELETE: a part of the rows, not all of them again.
+    assert!(twice < 6_000 / 2, "{twice} rows came twice, with a window of {WINDOW}");
 }
 
 #[tokio::test]
@@ -136,7 +136,8 @@ async fn exit_codes_are_those_of_the_help() {
 /// A clean stop waits for the DELETE, and the DELETE for the lock: time enough for a second signal.
 async fn killed_by_two_signals(stage: &Stage) -> (i32, String) {
     stage.commit_rows(1).await;
-    let mut lock = stage.database.pool.begin().await.unwrap();
+    let mut lock = PgConnection::connect(&stage.database.url).await.unwrap();
+    lock.execute("BEGIN").await.unwrap();
     lock.execute("SELECT id FROM outbox FOR UPDATE").await.unwrap();
     let mut relay = stage.start(&["run"]);
     let blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND \
@@ -148,7 +149,7 @@ async fn killed_by_two_signals(stage: &Stage) -> (i32, String) {
     signal(&relay, "-TERM").await;
     relay.line_with("stopping", PATIENCE).await;
     signal(&relay, "-TERM").await;
-    let ended = ended(relay).await;
-    lock.rollback().await.unwrap();
-    ended
+    let how = ended(relay).await;
+    lock.close().await.unwrap();
+    how
 }

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::{PATIENCE, orders::Orders, tape::Tape};
 
-/// Rows that wait when a relay starts: so many that it is not done when it is killed.
-const BACKLOG: usize = 600;
+/// Rows that wait when a relay starts: more than it can have published when its first DELETE has been seen.
+const BACKLOG: usize = 1_000;
 
 /// One kill.
 #[derive(Clone, Debug)]
