@@ -8,6 +8,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::{
     backend::{Backend, IdempotencyKey},
     kept::Kept,
+    unit::bounded,
 };
 use crate::{
     error::{Error, Result},
@@ -32,8 +33,11 @@ impl<DB: Backend> SqlAttempts<DB> {
 
     async fn count(&self, key: &IdempotencyKey, by: i32, error: Option<&str>) -> Result<u32> {
         let _writer = self.writer().await?;
-        let mut connection = self.kept.acquire().await?;
-        Ok(DB::count_attempt(&mut connection, key, by, error).await?)
+        bounded(async {
+            let mut connection = self.kept.acquire().await?;
+            Ok(DB::count_attempt(&mut connection, key, by, error).await?)
+        })
+        .await
     }
 }
 
@@ -53,7 +57,10 @@ impl<DB: Backend> AttemptStore for SqlAttempts<DB> {
 
     async fn forget(&self, key: &IdempotencyKey) -> Result<()> {
         let _writer = self.writer().await?;
-        let mut connection = self.kept.acquire().await?;
-        Ok(DB::forget_attempts(&mut connection, key).await?)
+        bounded(async {
+            let mut connection = self.kept.acquire().await?;
+            Ok(DB::forget_attempts(&mut connection, key).await?)
+        })
+        .await
     }
 }

@@ -5,7 +5,7 @@
 //! borrower ever finds itself inside somebody else's transaction. It does not use sqlx's `Transaction`, whose `commit()`
 //! answers Ok for a transaction that the server rolled back.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::{Connection as _, Pool, pool::PoolConnection};
@@ -108,16 +108,22 @@ impl<DB: Backend> SqlUnit<DB> {
             kept: Arc::clone(kept),
             writer,
         };
-        let recorded = match unit.connection.open(key).await {
-            // A connection that nobody tested since its last use may have died meanwhile; nothing was begun on it.
-            Err(error) if reused && DB::verdict(&error) == Verdict::Unknown => {
-                unit.connection.replace(kept.acquire().await?);
-                unit.connection.open(key).await
+        let opening = async {
+            match unit.connection.open(key).await {
+                // A connection that nobody tested since its last use may have died meanwhile; nothing was begun on it.
+                Err(error) if reused && DB::verdict(&error) == Verdict::Unknown => {
+                    unit.connection.replace(kept.acquire().await?);
+                    Ok(unit.connection.open(key).await?)
+                }
+                answer => Ok(answer?),
             }
-            answer => answer,
         };
         let recorded =
-            recorded.map_err(|error| Error::new(format!("the unit of work cannot begin: {error}")))?;
+            bounded(opening).await.map_err(|error| error.context("the unit of work cannot begin"))?;
+        if recorded != Recorded::Fresh {
+            // The record is another transaction's: it says nothing about this one.
+            unit.key = None;
+        }
         Ok((unit, recorded))
     }
 
@@ -148,7 +154,7 @@ impl<DB: Backend> SqlUnit<DB> {
     async fn resolve(&mut self, lost: Error) -> Result<(), CommitError> {
         let Some(key) = &self.key else {
             return Err(CommitError::Unknown(
-                lost.context("without idempotency the outcome cannot be found out"),
+                lost.context("without an idempotency record of its own the outcome cannot be found out"),
             ));
         };
         let probe = async {
@@ -222,6 +228,12 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
         self.release();
         Ok(())
     }
+}
+
+/// A call to the database that nobody has to wait for without end.
+pub(super) async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    let answer = tokio::time::timeout(limits::CALL_TIMEOUT, call).await;
+    answer.unwrap_or_else(|_| Err(Error::new(format!("no answer within {:?}", limits::CALL_TIMEOUT))))
 }
 
 /// The closing text begins with the release of our savepoint: when that is what failed, somebody ended the transaction.
