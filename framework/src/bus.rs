@@ -83,7 +83,6 @@ pub(crate) struct BusCore {
 impl Bus {
     /// Starts to assemble the bus `name`. The name is its queue unless another one is given, its consumer group on Kafka,
     /// and the scope of its idempotency records: keep it stable.
-    #[must_use]
     pub fn builder(name: impl Into<String>) -> BusBuilder {
         BusBuilder::new(name.into())
     }
@@ -92,6 +91,18 @@ impl Bus {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// Makes the bus's queue, its subscriptions and the queue for dead letters, without receiving. [`Bus::run_until`] does it
+    /// too; call this before somebody sends to a bus that is not yet running.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    pub async fn declare(&self) -> Result<(), BusError> {
+        let core = &self.0;
+        core.transport.declare(&core.inbox).await?;
+        core.transport.declare(&Inbox::new(core.settings.dead_letters.name())).await?;
+        Ok(())
     }
 
     /// Declares the queue, receives and handles until `stop` is ready, then waits for the handlers that still run for as
@@ -110,8 +121,7 @@ impl Bus {
                 .await
                 .map_err(|cause| BusError::UnitOfWork { bus: core.name.clone(), cause })?;
         }
-        core.transport.declare(&core.inbox).await?;
-        core.transport.declare(&Inbox::new(core.settings.dead_letters.name())).await?;
+        self.declare().await?;
         let consumer = core.transport.consumer(&core.inbox).await?;
         tracing::info!(
             bus = core.name,

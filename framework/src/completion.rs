@@ -48,6 +48,7 @@ pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
     };
     transaction.run(Stage::Commit).await.map_err(Failure::BeforeCommit)?;
     commit_unit(cx).await?;
+    transaction.committing(true);
     core.send_all(&leaving).await.map_err(Failure::AfterCommit)?;
     if let Some(doorbell) = core.outbox.as_ref().and_then(|outbox| outbox.doorbell.as_ref()) {
         doorbell.ring();
@@ -85,12 +86,16 @@ pub(crate) async fn commit_unit(cx: &mut IncomingContext) -> Result<(), Failure>
     let Some(unit) = slot.as_deref_mut() else {
         return Ok(());
     };
+    cx.context.transaction().committing(true);
     match unit.commit().await {
         Ok(()) => {
             cx.unit_is_open = false;
             Ok(())
         }
-        Err(CommitError::Failed(error)) => Err(Failure::BeforeCommit(error)),
+        Err(CommitError::Failed(error)) => {
+            cx.context.transaction().committing(false);
+            Err(Failure::BeforeCommit(error))
+        }
         Err(CommitError::Unknown(error)) => {
             cx.unit_is_open = false;
             let error = error.context("nobody knows whether the unit of work committed");
@@ -111,7 +116,10 @@ pub(crate) async fn roll_back(cx: &mut IncomingContext) {
                 Some(unit) => unit.rollback().await,
                 None => Ok(()),
             },
-            Err(error) => Err(error),
+            Err(error) => {
+                abandon(&cx.context);
+                Err(error)
+            }
         };
         if let Err(error) = answer {
             transaction.report(&error.context("rolling back"));
@@ -122,6 +130,7 @@ pub(crate) async fn roll_back(cx: &mut IncomingContext) {
 
 /// Tells the transport that the message is done.
 pub(crate) async fn acknowledge(cx: &mut IncomingContext) {
+    cx.context.transaction().settled();
     if let Some(settlement) = cx.settlement.take()
         && let Err(error) = settlement.ack().await
     {
@@ -160,6 +169,14 @@ pub(crate) async fn close_unit(cx: &mut IncomingContext) {
     if let Err(error) = answer {
         cx.context.transaction().report(&error.context("closing the unit of work"));
     }
+}
+
+/// Leaves a unit of work to the guard that outlives its handler: when that is dropped the unit goes too, which rolls it back.
+/// On SQLite nobody can write before, and counting the attempt comes before the unit is closed.
+fn abandon(context: &Context) {
+    let slot = Arc::clone(&context.0.unit);
+    // Ends with the guard; nothing waits for it but the lock.
+    tokio::spawn(async move { drop(slot.lock_owned().await.take()) });
 }
 
 /// The unit of work. A guard that outlives its handler is waited for a moment, then it is the handler's error.

@@ -1,7 +1,51 @@
 //! Message handlers with a unit of work: business rows, outgoing messages and the idempotency record commit in one database
 //! transaction.
 //!
-//! (The guide follows below the modules; see the README for the two-minute version.)
+//! A message meets the crate in this order: a [`Transport`] delivers it, the worker runs the incoming [`pipeline`] for it, a
+//! [`UnitOfWork`] begins, the [`Handler`]s run and stage what they send, and the [`TransactionContext`] commits everything in
+//! stages. `ARCHITECTURE.md` in the repository has the whole way, and where each promise is kept.
+//!
+//! ```
+//! use barid::{Bus, Context, Memory, Message, Result, SqlOutbox, SqlUnitOfWork};
+//! use serde::{Deserialize, Serialize};
+//! use sqlx::Sqlite;
+//!
+//! #[derive(Serialize, Deserialize, Message)]
+//! #[message(name = "orders.place")]
+//! struct PlaceOrder { order_id: i64 }
+//!
+//! #[derive(Serialize, Deserialize, Message)]
+//! #[message(name = "orders.placed")]
+//! struct OrderPlaced { order_id: i64 }
+//!
+//! async fn place_order(cmd: PlaceOrder, cx: Context) -> Result<()> {
+//!     let mut db = cx.unit_of_work::<Sqlite>().await?;
+//!     sqlx::query("INSERT INTO orders (id) VALUES ($1)").bind(cmd.order_id).execute(&mut *db).await?;
+//!     cx.publish(OrderPlaced { order_id: cmd.order_id })
+//! }
+//!
+//! # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = sqlx::SqlitePool::connect("sqlite://orders.db").await?;
+//! let bus = Bus::builder("orders")
+//!     .transport(Memory::new())
+//!     .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))
+//!     .outbox(SqlOutbox::new())
+//!     .handler(place_order)
+//!     .build()?;
+//! # drop(bus); Ok(()) }
+//! ```
+//!
+//! # Commit timing
+//!
+//! | `commit_with_transaction` | the unit of work commits | outbox, idempotency |
+//! |---|---|---|
+//! | `false` (default) | right after the handlers, before the transaction context's own stages | refused by `build()` |
+//! | `true` | as the context's commit stage, everything in one transaction | work |
+//!
+//! # Features
+//!
+//! `postgres`, `mysql`, `sqlite` (default), `rabbitmq`, `kafka`, and `kafka-ssl` for TLS and SCRAM to Kafka (needs the OpenSSL
+//! headers).
 
 #[allow(unused_extern_crates)] // the derive macro names the crate, also in its own tests
 extern crate self as barid;

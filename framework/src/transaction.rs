@@ -16,12 +16,13 @@ use std::{
     collections::HashMap,
     fmt,
     future::Future,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_text};
 
 type Action = Box<dyn FnOnce() -> BoxFuture<'static, Result<()>> + Send>;
 type ErrorAction = Box<dyn FnMut(&Error) + Send>;
@@ -65,6 +66,10 @@ pub struct TransactionContext(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     completed: bool,
+    /// From here on there is nothing to roll back: the unit of work commits or has committed.
+    committing: bool,
+    /// From here on the transport has the answer.
+    settled: bool,
     actions: [Vec<Action>; STAGES],
     on_error: Vec<ErrorAction>,
     items: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
@@ -210,22 +215,35 @@ impl TransactionContext {
         self.state().completed = true;
     }
 
-    fn take(&self, stage: Stage) -> Vec<Action> {
-        std::mem::take(&mut self.state().actions[stage as usize])
+    /// From now on, and until it is known that the commit failed, a dropped context does not run its rollback actions.
+    pub(crate) fn committing(&self, yes: bool) {
+        self.state().committing = yes;
+    }
+
+    /// From now on a dropped context runs only its close actions.
+    pub(crate) fn settled(&self) {
+        self.state().settled = true;
+    }
+
+    /// The next action of a stage. One by one: a context that is dropped while one runs still has the others.
+    fn next(&self, stage: Stage) -> Option<Action> {
+        let mut state = self.state();
+        let actions = &mut state.actions[stage as usize];
+        (!actions.is_empty()).then(|| actions.remove(0))
     }
 
     /// Runs the actions of a stage until one fails.
     pub(crate) async fn run(&self, stage: Stage) -> Result<()> {
-        for action in self.take(stage) {
-            action().await?;
+        while let Some(action) = self.next(stage) {
+            carry_out(action).await?;
         }
         Ok(())
     }
 
     /// Runs all actions of a stage; failures go to the error actions.
     pub(crate) async fn run_all(&self, stage: Stage) {
-        for action in self.take(stage) {
-            if let Err(error) = action().await {
+        while let Some(action) = self.next(stage) {
+            if let Err(error) = carry_out(action).await {
                 self.report(&error.context(format!("in the {stage:?} stage")));
             }
         }
@@ -245,15 +263,26 @@ impl TransactionContext {
     }
 }
 
-/// A context that nobody completed (a cancelled task): its rollback, nack and close actions run all the same. The unit of
-/// work needs none of them, it ends with its connection.
+/// Runs one action. A panic is its error: what has been committed stays committed, and the other actions still run.
+async fn carry_out(action: Action) -> Result<()> {
+    let outcome = AssertUnwindSafe(async { action().await }).catch_unwind().await;
+    outcome.unwrap_or_else(|panic| Err(Error::new(format!("it panicked: {}", panic_text(panic.as_ref())))))
+}
+
+/// A context that was dropped before its end (a cancelled task): the actions that are still due run all the same, and those
+/// that would undo a commit do not. The unit of work needs none of them, it ends with its connection.
 impl Drop for State {
     fn drop(&mut self) {
+        let due: &[Stage] = match (self.committing, self.settled) {
+            (_, true) => &[Stage::Close],
+            (true, false) => &[Stage::Nack, Stage::Close],
+            (false, false) => &[Stage::Rollback, Stage::Nack, Stage::Close],
+        };
         let mut pending = Vec::new();
-        for stage in [Stage::Rollback, Stage::Nack, Stage::Close] {
-            pending.append(&mut self.actions[stage as usize]);
+        for stage in due {
+            pending.append(&mut self.actions[*stage as usize]);
         }
-        if self.completed || pending.is_empty() {
+        if pending.is_empty() {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -266,7 +295,7 @@ impl Drop for State {
         // Bounded by the actions themselves; it reports what fails.
         runtime.spawn(async move {
             for action in pending {
-                if let Err(error) = action().await {
+                if let Err(error) = carry_out(action).await {
                     tracing::error!(%error, "rolling back a message that was dropped");
                 }
             }
@@ -309,17 +338,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_context_rolls_back() {
+    async fn a_dropped_context_runs_what_is_still_due() {
+        const ALL: [Stage; 7] = [
+            Stage::BeforeCommit,
+            Stage::Commit,
+            Stage::AfterCommit,
+            Stage::Rollback,
+            Stage::Ack,
+            Stage::Nack,
+            Stage::Close,
+        ];
+        type Prepare = fn(&TransactionContext);
+        let cases: [(Prepare, &[Stage]); 4] = [
+            (|_| (), &[Stage::Rollback, Stage::Nack, Stage::Close]),
+            (TransactionContext::complete, &[Stage::Rollback, Stage::Nack, Stage::Close]),
+            (|context| context.committing(true), &[Stage::Nack, Stage::Close]),
+            (TransactionContext::settled, &[Stage::Close]),
+        ];
+        for (prepare, due) in cases {
+            let context = TransactionContext::new();
+            let (ran, mut seen) = tokio::sync::mpsc::channel(ALL.len());
+            for stage in ALL {
+                let ran = ran.clone();
+                context.on(stage, async move || Ok(ran.send(stage).await?)).unwrap();
+            }
+            prepare(&context);
+            drop((context, ran));
+            let mut stages = Vec::new();
+            while let Some(stage) = seen.recv().await {
+                stages.push(stage);
+            }
+            assert_eq!(stages, due);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_action_that_panics_has_failed() {
         let context = TransactionContext::new();
-        let (done, rolled_back) = tokio::sync::oneshot::channel();
-        context
-            .on_rollback(async move || {
-                // The receiver is this test; it waits below.
-                let _ = done.send(());
-                Ok(())
-            })
-            .unwrap();
-        drop(context);
-        rolled_back.await.unwrap();
+        context.after_commit(async || panic!("no")).unwrap();
+        assert_eq!(context.run(Stage::AfterCommit).await.unwrap_err().to_string(), "it panicked: no");
     }
 }

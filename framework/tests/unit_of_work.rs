@@ -1,5 +1,7 @@
 //! One message through a bus on SQLite: what commits, what rolls back, and what the transport is told.
 
+#![allow(clippy::unwrap_used)] // a test
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -9,10 +11,11 @@ use barid::{
     Bus, BusBuilder, Context, Headers, Message, Outgoing, Result, SqlIdempotency, SqlOutbox, SqlUnitOfWork,
     UnitGuard, headers,
     store::{AnyPool, schema},
-    transport::{Delivery, Repeat, Settlement, TransportError, memory::Memory},
+    transport::{Delivery, Inbox, Repeat, Settlement, Transport, TransportError, memory::Memory},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{Sqlite, SqlitePool};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 #[derive(Serialize, Deserialize, Message)]
@@ -208,4 +211,42 @@ fn outbox_and_idempotency_without_commit_with_transaction_do_not_build() {
         let said = bus(&pool).unit_of_work(SqlUnitOfWork::new(pool.clone())).build().unwrap_err().to_string();
         assert!(said.contains("BRD012") && said.contains("commit_with_transaction = true"), "{said}");
     });
+}
+
+#[tokio::test]
+async fn a_handler_that_takes_the_process_with_it_does_not_loop_for_ever() {
+    async fn fatal(_: PlaceOrder, started: barid::State<Arc<Notify>>) -> Result<()> {
+        started.0.notify_one();
+        // The process is gone: nothing after this runs, the delivery is never settled.
+        std::future::pending().await
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pool = pool(&folder).await;
+    let network = Memory::new();
+    network.declare(&Inbox::new("dead-letters")).await.unwrap();
+    let started = Arc::new(Notify::new());
+    let bus = Bus::builder("orders")
+        .transport(network.clone())
+        .unit_of_work(SqlUnitOfWork::new(pool.clone()))
+        .state(Arc::clone(&started))
+        .handler(fatal)
+        .build()
+        .unwrap();
+    let (told, id) = (Told::default(), Uuid::now_v7());
+    let again = |repeat| Delivery { repeat, ..delivery(id, &PlaceOrder { id: 1, fail: false }, &told) };
+    let mut crashes = 0;
+    let mut next = again(Repeat::First);
+    loop {
+        tokio::select! {
+            _ = bus.handle(next) => break,
+            () = started.notified() => crashes += 1,
+        }
+        assert!(crashes < 100, "it loops");
+        next = again(Repeat::Possible);
+    }
+    // The first delivery writes no counter, the five repeats do.
+    assert_eq!(crashes, 6);
+    assert_eq!(*told.0.lock().unwrap(), ["ack"]);
+    let (headers, _) = network.peek("dead-letters").remove(0);
+    assert_eq!(headers.get(headers::DEAD_ATTEMPTS), Some("5"));
 }

@@ -31,8 +31,7 @@ CREATE TABLE IF NOT EXISTS queue_message (
   -- How often it was handed out.
   deliveries    INT          NOT NULL DEFAULT 0,
   created_at    DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
-  -- Claiming goes through a queue from the front.
-  KEY queue_message_queue (queue, seq),
-  -- "Is there an earlier row of this key?"
+  -- Rows without a key are claimed from the front of their queue, rows with a key by the first row of each key. Looking at
+  -- the latter from the front of the queue would pass every row that waits behind another one of its key, for each claim.
   KEY queue_message_key (queue, ordering_key, seq)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4 COLLATE = utf8mb4_bin;

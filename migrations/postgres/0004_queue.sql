@@ -19,7 +19,8 @@ CREATE TABLE queue_message (
   -- The message id.
   id            uuid        NOT NULL,
   -- NULL: unordered. A row is handed out only when no earlier row of its queue and key is left.
-  ordering_key  text,
+  -- Sorted as bytes, as the consumers do.
+  ordering_key  text        COLLATE "C",
   headers       jsonb       NOT NULL DEFAULT '{}',
   body          bytea       NOT NULL,
   -- Not to be handed out before; moved by a nack.
@@ -33,9 +34,10 @@ CREATE TABLE queue_message (
   created_at    timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70); -- a claim is an update that no index sees: leave room for it on the page
 
--- Claiming goes through a queue from the front.
-CREATE INDEX queue_message_queue ON queue_message (queue, seq);
--- "Is there an earlier row of this key?"
+-- Rows without a key are claimed from the front of their queue.
+CREATE INDEX queue_message_queue ON queue_message (queue, seq) WHERE ordering_key IS NULL;
+-- Rows with a key are claimed by the first row of each key. Looking at them from the front of the queue would pass every row
+-- that waits behind another one of its key, for each claim: 1.7 s with 50,000 rows of one key.
 CREATE INDEX queue_message_key ON queue_message (queue, ordering_key, seq) WHERE ordering_key IS NOT NULL;
 
 -- Every message is inserted, updated and deleted: vacuum by count, as for the outbox.

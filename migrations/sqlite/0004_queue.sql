@@ -34,7 +34,8 @@ CREATE TABLE queue_message (
   created_at    INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))
 ) STRICT;
 
--- Claiming goes through a queue from the front.
-CREATE INDEX queue_message_queue ON queue_message (queue, seq);
--- "Is there an earlier row of this key?"
+-- Rows without a key are claimed from the front of their queue.
+CREATE INDEX queue_message_queue ON queue_message (queue, seq) WHERE ordering_key IS NULL;
+-- Rows with a key are claimed by the first row of each key. Looking at them from the front of the queue would pass every row
+-- that waits behind another one of its key, for each claim.
 CREATE INDEX queue_message_key ON queue_message (queue, ordering_key, seq) WHERE ordering_key IS NOT NULL;

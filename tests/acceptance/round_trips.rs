@@ -5,7 +5,8 @@
 
 use anyhow::Result;
 use barid::{
-    Bus, Context, Headers, Message, Outgoing, SqlIdempotency, SqlOutbox, SqlUnitOfWork, UnitConnection, headers,
+    Bus, Context, Headers, Message, Outgoing, SqlIdempotency, SqlOutbox, SqlUnitOfWork, UnitConnection,
+    headers,
     store::{AnyPool, Backend, schema},
     transport::{Delivery, Repeat, Settlement, TransportError, memory::Memory},
 };

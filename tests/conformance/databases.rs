@@ -1,10 +1,10 @@
-//! A fresh, empty database of each kind for one test.
+//! An empty database of each kind for one test, behind one type.
 
-use std::io::Write as _;
+use std::any::Any;
 
 use barid::store::AnyPool;
+use barid_tests::TestDatabase;
 use sqlx::Executor;
-use uuid::Uuid;
 
 /// The databases that a conformance test runs on.
 pub(crate) const KINDS: [Kind; 3] = [Kind::Postgres, Kind::MariaDb, Kind::Sqlite];
@@ -20,67 +20,46 @@ pub(crate) enum Kind {
     Sqlite,
 }
 
-/// An empty database, and the folder that it is in if it is a file.
+/// An empty database. Dropped with the value.
 pub(crate) struct Fresh {
     /// Its address.
     pub(crate) url: String,
-    _folder: Option<tempfile::TempDir>,
+    _database: Box<dyn Any>,
 }
 
 impl Fresh {
-    /// Makes one. `None`, and a loud word, when there is no server.
-    pub(crate) async fn new(kind: Kind) -> Option<Self> {
-        let name = format!("barid_{}", Uuid::now_v7().simple());
-        let create = format!("CREATE DATABASE {name}");
-        let (folder, url) = match kind {
+    /// Makes one.
+    pub(crate) async fn new(kind: Kind) -> Self {
+        match kind {
             Kind::Postgres => {
-                let server = server("BARID_TEST_POSTGRES_URL")?;
-                let pool = sqlx::PgPool::connect(&server).await.unwrap();
-                pool.execute(sqlx::AssertSqlSafe(create)).await.unwrap();
-                (None, with_database(&server, &name))
+                let database = TestDatabase::postgres().await;
+                Self { url: database.url.clone(), _database: Box::new(database) }
             }
             Kind::MariaDb => {
-                let server = server("BARID_TEST_MARIADB_URL")?;
-                let pool = sqlx::MySqlPool::connect(&server).await.unwrap();
-                pool.execute(sqlx::AssertSqlSafe(create)).await.unwrap();
-                (None, with_database(&server, &name))
+                let database = TestDatabase::mariadb().await;
+                Self { url: database.url.clone(), _database: Box::new(database) }
             }
             Kind::Sqlite => {
-                let folder = tempfile::tempdir().unwrap();
-                let url = format!("sqlite:{}?synchronous=off", folder.path().join("barid.db").display());
-                (Some(folder), url)
+                let database = TestDatabase::sqlite().await;
+                // No test here cuts the power.
+                Self { url: format!("{}&synchronous=off", database.url), _database: Box::new(database) }
             }
-        };
-        Some(Self { url, _folder: folder })
+        }
     }
 
     /// A pool of its own on it.
     pub(crate) async fn pool(&self) -> AnyPool {
-        AnyPool::connect(&self.url, 8).await.unwrap()
+        AnyPool::connect(&self.url, 8).await.expect("a pool on the new database")
     }
 }
 
-/// Runs SQL that is the same on all three.
+/// Runs SQL that is the same on all three, and says how many rows it touched.
 pub(crate) async fn run(pool: &AnyPool, sql: &'static str) -> u64 {
-    match pool {
-        AnyPool::Postgres(pool) => pool.execute(sql).await.unwrap().rows_affected(),
-        AnyPool::MySql(pool) => pool.execute(sql).await.unwrap().rows_affected(),
-        AnyPool::Sqlite(pool) => pool.execute(sql).await.unwrap().rows_affected(),
+    let done = match pool {
+        AnyPool::Postgres(pool) => pool.execute(sql).await.map(|done| done.rows_affected()),
+        AnyPool::MySql(pool) => pool.execute(sql).await.map(|done| done.rows_affected()),
+        AnyPool::Sqlite(pool) => pool.execute(sql).await.map(|done| done.rows_affected()),
         _ => unreachable!("there are three databases"),
-    }
-}
-
-fn server(variable: &str) -> Option<String> {
-    let url = std::env::var(variable).ok();
-    if url.is_none() {
-        // Past the test harness, which would swallow it. There is nobody to tell when stderr is closed.
-        let _ = writeln!(std::io::stderr(), "NOT RUN: {variable} is not set; tests/run starts the servers");
-    }
-    url
-}
-
-fn with_database(server: &str, name: &str) -> String {
-    let mut url = url::Url::parse(server).unwrap();
-    url.set_path(name);
-    url.to_string()
+    };
+    done.expect("the database takes the statement")
 }

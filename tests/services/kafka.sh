@@ -28,7 +28,7 @@ group.initial.rebalance.delay.ms=0
 log.cleaner.dedupe.buffer.size=4194304
 EOF
 java=$(java_program)
-options=(-Xms128m -Xmx512m -XX:+UseSerialGC "-XX:ErrorFile=$data/crash.log"
+options=(-Xms128m -Xmx512m -XX:+UseSerialGC -XX:-UsePerfData "-XX:ErrorFile=$data/crash.log"
     "-Dlog4j2.configurationFile=$here/kafka/log4j2.properties" "-Dbarid.kafka.log=$dir/kafka.log" -cp "$(kafka_jars)/*")
 cluster=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n')
 "$java" "${options[@]}" kafka.tools.StorageTool format --cluster-id="$cluster" --config "$data/server.properties" \

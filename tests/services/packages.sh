@@ -22,7 +22,7 @@ java_program() {
     local java version
     for java in "${JAVA_HOME:-/nonexistent}/bin/java" "$(command -v java || true)" /usr/lib/jvm/*/bin/java; do
         [ -x "$java" ] || continue
-        version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
+        version=$("$java" -XX:-UsePerfData -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
         if [ "${version:-0}" -ge 17 ]; then echo "$java"; return; fi
     done
     return 1

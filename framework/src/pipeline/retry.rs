@@ -9,7 +9,7 @@ use super::{IncomingContext, Next, Step};
 use crate::{
     bus::BusCore,
     completion::{self, Failure},
-    error::{Disposition, Error, Result},
+    error::{Disposition, Error, Result, panic_text},
     retry::Decision,
     store::backend::IdempotencyKey,
     transport::Repeat,
@@ -45,12 +45,15 @@ impl Step<IncomingContext> for Retry {
                 return give_up(cx, error, started - 1).await;
             }
         }
-        let result = match AssertUnwindSafe(next.run(cx)).catch_unwind().await {
+        let handled = AssertUnwindSafe(next.run(cx)).catch_unwind().await;
+        let result = match handled {
+            // A step around the unit of work may have swallowed that the commit failed.
+            Ok(_) if cx.failure.is_some() => cx.failure.take().map_or(Ok(()), Err),
             Ok(Ok(())) => AssertUnwindSafe(completion::commit(cx))
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|panic| Err(Failure::BeforeCommit(panicked(panic.as_ref())))),
-            Ok(Err(error)) => Err(cx.failure.take().unwrap_or(Failure::BeforeCommit(error))),
+            Ok(Err(error)) => Err(Failure::BeforeCommit(error)),
             Err(panic) => Err(Failure::BeforeCommit(panicked(panic.as_ref()))),
         };
         match result {
@@ -147,12 +150,7 @@ async fn forget(core: &BusCore, key: &IdempotencyKey) {
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
-    let said = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text");
-    Error::new(format!("the handler panicked: {said}"))
+    Error::new(format!("the handler panicked: {}", panic_text(panic)))
 }
 
 /// A number in 0..1 that differs between messages; the random bits of a UUIDv7 are random enough to spread retries.

@@ -3,12 +3,18 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{
     backend::{Backend, IdempotencyKey},
     kept::Kept,
+    unit::bounded,
 };
-use crate::{error::Result, retry::AttemptStore};
+use crate::{
+    error::{Error, Result},
+    limits,
+    retry::AttemptStore,
+};
 
 pub(crate) struct SqlAttempts<DB: Backend> {
     kept: Arc<Kept<DB>>,
@@ -19,10 +25,19 @@ impl<DB: Backend> SqlAttempts<DB> {
         Self { kept }
     }
 
+    /// The right to write, where there is one. Bounded: a guard that a handler never drops keeps it for ever.
+    async fn writer(&self) -> Result<Option<OwnedMutexGuard<()>>> {
+        let writer = tokio::time::timeout(limits::CALL_TIMEOUT, DB::writer(self.kept.pool())).await;
+        writer.map_err(|_| Error::new("somebody else keeps writing to the database"))
+    }
+
     async fn count(&self, key: &IdempotencyKey, by: i32, error: Option<&str>) -> Result<u32> {
-        let _writer = DB::writer(self.kept.pool()).await;
-        let mut connection = self.kept.acquire().await?;
-        Ok(DB::count_attempt(&mut connection, key, by, error).await?)
+        let _writer = self.writer().await?;
+        bounded(async {
+            let mut connection = self.kept.acquire().await?;
+            Ok(DB::count_attempt(&mut connection, key, by, error).await?)
+        })
+        .await
     }
 }
 
@@ -41,8 +56,11 @@ impl<DB: Backend> AttemptStore for SqlAttempts<DB> {
     }
 
     async fn forget(&self, key: &IdempotencyKey) -> Result<()> {
-        let _writer = DB::writer(self.kept.pool()).await;
-        let mut connection = self.kept.acquire().await?;
-        Ok(DB::forget_attempts(&mut connection, key).await?)
+        let _writer = self.writer().await?;
+        bounded(async {
+            let mut connection = self.kept.acquire().await?;
+            Ok(DB::forget_attempts(&mut connection, key).await?)
+        })
+        .await
     }
 }

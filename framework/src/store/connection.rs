@@ -59,7 +59,7 @@ impl<DB: Backend> UnitConnection<DB> {
         DB::open(self.live()?, key).await
     }
 
-    pub(super) async fn commit(&mut self, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
+    pub(super) async fn finish(&mut self, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
         DB::commit(self.live()?, rows).await?;
         self.open = false;
         Ok(())

@@ -5,7 +5,7 @@
 //! borrower ever finds itself inside somebody else's transaction. It does not use sqlx's `Transaction`, whose `commit()`
 //! answers Ok for a transaction that the server rolled back.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::{Connection as _, Pool, pool::PoolConnection};
@@ -108,16 +108,22 @@ impl<DB: Backend> SqlUnit<DB> {
             kept: Arc::clone(kept),
             writer,
         };
-        let recorded = match unit.connection.open(key).await {
-            // A connection that nobody tested since its last use may have died meanwhile; nothing was begun on it.
-            Err(error) if reused && DB::verdict(&error) == Verdict::Unknown => {
-                unit.connection.replace(kept.acquire().await?);
-                unit.connection.open(key).await
+        let opening = async {
+            match unit.connection.open(key).await {
+                // A connection that nobody tested since its last use may have died meanwhile; nothing was begun on it.
+                Err(error) if reused && DB::verdict(&error) == Verdict::Unknown => {
+                    unit.connection.replace(kept.acquire().await?);
+                    Ok(unit.connection.open(key).await?)
+                }
+                answer => Ok(answer?),
             }
-            answer => answer,
         };
         let recorded =
-            recorded.map_err(|error| Error::new(format!("the unit of work cannot begin: {error}")))?;
+            bounded(opening).await.map_err(|error| error.context("the unit of work cannot begin"))?;
+        if recorded != Recorded::Fresh {
+            // The record is another transaction's: it says nothing about this one.
+            unit.key = None;
+        }
         Ok((unit, recorded))
     }
 
@@ -135,12 +141,20 @@ impl<DB: Backend> SqlUnit<DB> {
         self.writer = None;
     }
 
+    /// [`SqlUnit::resolve`], and then lets others write: whatever came out, counting attempts comes before the unit is closed
+    /// and needs the right to write that this unit would otherwise keep.
+    async fn find_out(&mut self, lost: Error) -> Result<(), CommitError> {
+        let outcome = self.resolve(lost).await;
+        self.release();
+        outcome
+    }
+
     /// Finds out what became of a COMMIT whose answer was lost, by inserting the same record elsewhere: a committed record
     /// refuses it, an uncommitted one makes it wait. Reading would not do, the record can be committed and not yet visible.
     async fn resolve(&mut self, lost: Error) -> Result<(), CommitError> {
         let Some(key) = &self.key else {
             return Err(CommitError::Unknown(
-                lost.context("without idempotency the outcome cannot be found out"),
+                lost.context("without an idempotency record of its own the outcome cannot be found out"),
             ));
         };
         let probe = async {
@@ -180,7 +194,7 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
             return Err(CommitError::Failed(Error::new(cause)));
         }
         let rows = std::mem::take(&mut self.rows);
-        let answer = tokio::time::timeout(limits::CALL_TIMEOUT, self.connection.commit(&rows)).await;
+        let answer = tokio::time::timeout(limits::CALL_TIMEOUT, self.connection.finish(&rows)).await;
         match answer {
             Ok(Ok(())) => {
                 self.release();
@@ -191,11 +205,11 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
             }
             Ok(Err(error)) => {
                 self.connection.close_hard().await;
-                self.resolve(Error::from(error)).await
+                self.find_out(Error::from(error)).await
             }
             Err(_) => {
                 self.connection.close_hard().await;
-                self.resolve(Error::new("COMMIT was not answered in time")).await
+                self.find_out(Error::new("COMMIT was not answered in time")).await
             }
         }
     }
@@ -214,6 +228,12 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
         self.release();
         Ok(())
     }
+}
+
+/// A call to the database that nobody has to wait for without end.
+pub(super) async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    let answer = tokio::time::timeout(limits::CALL_TIMEOUT, call).await;
+    answer.unwrap_or_else(|_| Err(Error::new(format!("no answer within {:?}", limits::CALL_TIMEOUT))))
 }
 
 /// The closing text begins with the release of our savepoint: when that is what failed, somebody ended the transaction.

@@ -13,10 +13,11 @@
 //! |---|---|
 //! | `settings` | what may be chosen, and the librdkafka configuration that follows |
 //! | `client` | questions to the cluster, making topics |
-//! | `publisher`, `held`, `producer`, `outcome` | sending: where the next row goes, who waits, what is in flight, what a report means |
+//! | `publisher`, `router`, `caretaker`, `held`, `producer`, `outcome` | sending: where the next row goes, who waits, what is in flight, what a report means |
 //! | `consumer`, `reader`, `desk`, `gate`, `offsets` | receiving: the async side, the thread, and the pure core between them |
 //! | `wire` | headers and error codes |
 
+mod caretaker;
 mod client;
 mod consumer;
 mod desk;
@@ -29,6 +30,7 @@ mod outcome;
 mod producer;
 mod publisher;
 mod reader;
+mod router;
 mod settings;
 mod wire;
 

@@ -5,7 +5,8 @@
 //! database's clock, renews the claim while the delivery is unsettled, and deletes the row when it is acknowledged.
 //!
 //! Order: a row with a key is handed out only when no earlier row of its queue and key is left in the table, so a message
-//! that is retried holds back its own key and no other.
+//! that is retried holds back its own key and no other. Among different keys, and in one look at up to 256 of them, the oldest
+//! row goes first.
 //!
 //! What it does not do: it opens no transaction of the application (that is the outbox), and keeps no history.
 

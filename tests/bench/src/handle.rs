@@ -106,7 +106,8 @@ async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
     let database = DB::database().await;
     // Larger than what is in flight, so that nobody waits for a connection; one for each side, so that neither side inherits
     // the other's connections.
-    let pool = |_| PoolOptions::<DB>::new().max_connections(options.in_flight + 8).connect_lazy(&database.url);
+    let pool =
+        |_| PoolOptions::<DB>::new().max_connections(options.in_flight + 8).connect_lazy(&database.url);
     let pools = [pool(Side::Ours)?, pool(Side::Held)?, pool(Side::Pooled)?];
     schema::apply(&DB::any(&database.pool)).await.context("applying the schema")?;
     DB::create_business_table(&database.pool).await?;
@@ -130,7 +131,10 @@ async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
         }
         let took = began.elapsed();
         let counts = DB::counts(&database.pool).await?;
-        ensure!(counts == [i64::try_from(messages)?; 3], "{side:?} left {counts:?} rows for {messages} messages");
+        ensure!(
+            counts == [i64::try_from(messages)?; 3],
+            "{side:?} left {counts:?} rows for {messages} messages"
+        );
         Ok(rate(messages, took))
     };
 
@@ -155,7 +159,10 @@ async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
     report.condition("rounds", options.rounds);
     report.condition("messages", options.messages);
     report.condition("ratio_to_pooled", median(held_by_pooled.into_iter()));
-    report.condition("round_trips_beyond_handler", wire::round_trips_beyond_handler::<DB>(&database.url).await?);
+    report.condition(
+        "round_trips_beyond_handler",
+        wire::round_trips_beyond_handler::<DB>(&database.url).await?,
+    );
     report.condition("version", env!("CARGO_PKG_VERSION"));
     for pool in pools {
         pool.close().await;

@@ -104,7 +104,11 @@ fn row(name: &str, round: &Round) -> Vec<Cell> {
     let ratio = if name == "median" { String::new() } else { format!("{:.3}", round.ratio()) };
     let figures = [name.to_owned(), format!("{:.0}", round.ours), format!("{:.0}", round.bare), ratio];
     let others = round.others.iter().map(|(_, value)| format!("{value:.3}"));
-    figures.into_iter().chain(others).map(|text| Cell::new(text).set_alignment(CellAlignment::Right)).collect()
+    figures
+        .into_iter()
+        .chain(others)
+        .map(|text| Cell::new(text).set_alignment(CellAlignment::Right))
+        .collect()
 }
 
 fn rounded(value: f64) -> f64 {

@@ -14,12 +14,14 @@ fetch_kafka_jars() {
     mkdir -p "${jars%/*}"
     partial=$(mktemp -d "$jars.partial-XXXXXX")
     trap 'rm -rf "$partial"' EXIT
+    trap 'exit 143' TERM # once mvn has ended, which gets the signal too
     say "fetching Apache Kafka $kafka_version from Maven Central"
-    mvn --batch-mode --quiet --strict-checksums --file "$kafka_home/pom.xml" \
+    MAVEN_OPTS="${MAVEN_OPTS:-} -XX:-UsePerfData" \
+        mvn --batch-mode --quiet --strict-checksums --file "$kafka_home/pom.xml" \
         -Dmaven.repo.local="$partial/repository" -DincludeScope=runtime -DoutputDirectory="$partial/jars" \
         org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies >&2 ||
         die "mvn could not fetch Apache Kafka $kafka_version"
     mv --no-target-directory "$partial/jars" "$jars" 2>/dev/null || kafka_cached || die "cannot write $jars"
     rm -rf "$partial"
-    trap - EXIT
+    trap - EXIT TERM
 }

@@ -109,14 +109,14 @@ impl Desk {
         self.reassigned = true;
     }
 
-    /// A partition is no longer ours. Its last position, unless the broker has it.
+    /// A partition is no longer ours. Its last position, told or not: what was told may still be on its way, and fail.
     pub(super) fn revoke(&mut self, place: &Place) -> Option<i64> {
         let number = self.numbers.remove(place)?;
         let gone = self.assigned.remove(&number)?;
         self.ready.retain(|(message, _)| message.assignment != number);
         self.delayed.retain(|_, message| message.assignment != number);
         self.gate.retain(|(assignment, _)| *assignment != number);
-        gone.untold()
+        gone.offsets.moved().then(|| gone.offsets.position()).flatten()
     }
 
     /// No partition is ours any more.
@@ -217,6 +217,11 @@ impl Desk {
         if let Some(assigned) = self.numbers.get(place).and_then(|number| self.assigned.get_mut(number)) {
             assigned.told = None;
         }
+    }
+
+    /// Nothing counts as told any more: what was told may still be on its way, and fail.
+    pub(super) fn untell_all(&mut self) {
+        self.assigned.values_mut().for_each(|assigned| assigned.told = None);
     }
 
     /// Something that the consumer's user should hear of.
@@ -360,6 +365,9 @@ mod tests {
         assert_eq!(desk.tell(), [(place(), 2)]);
         desk.untell(&place());
         assert_eq!(desk.tell(), [(place(), 2)]);
+        desk.untell_all();
+        assert_eq!(desk.tell(), [(place(), 2)]);
+        assert_eq!(desk.revoke(&place()), Some(2), "the answer to the last one may not have come yet");
     }
 
     #[test]

@@ -34,6 +34,16 @@ impl Holding {
         self.rows.push_back(Held { slot, row });
     }
 
+    /// Puts rows that were taken out back in front, in their order.
+    pub(super) fn put_back(&mut self, rows: Vec<Held>) {
+        for held in rows.into_iter().rev() {
+            if let Some(key) = key_of(&held.row) {
+                *self.keys.entry(key).or_default() += 1;
+            }
+            self.rows.push_front(held);
+        }
+    }
+
     /// The topics that rows wait to be sent to.
     pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
         self.rows.iter().map(|held| held.row.destination.name())
@@ -135,5 +145,14 @@ mod tests {
         assert_eq!(slots(&all.refuse("bad")), [0, 2]);
         assert_eq!(slots(&all.release(|topic| topic == "good")), [1]);
         assert!(all.drain().is_empty());
+    }
+
+    #[test]
+    fn what_is_put_back_comes_before_what_stayed() {
+        let mut all = holding(&[("old", Some("a")), ("new", Some("a")), ("old", Some("b"))]);
+        let out = all.release(|topic| topic == "old");
+        all.put_back(out);
+        assert!(all.blocks(&row("old", Some("b"))));
+        assert_eq!(slots(&all.drain()), [0, 2, 1]);
     }
 }

@@ -115,6 +115,7 @@ impl Reader {
     /// Commits what was handled before leaving, again when the coordinator does not take it at once.
     fn commit_last(&self) {
         let deadline = Instant::now() + self.shared.settings.close_timeout / 2;
+        locked(&self.shared.desk).untell_all();
         while !self.commit(CommitMode::Sync) && Instant::now() < deadline {
             // Serves rebalances meanwhile; a message that comes out of it is ignored by the closed desk.
             drop(self.client.poll(POLL));

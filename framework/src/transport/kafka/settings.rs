@@ -176,6 +176,9 @@ impl Settings {
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "barid")
             .set("allow.auto.create.topics", "false")
+            // After an outage the cluster is found again within seconds.
+            .set("reconnect.backoff.ms", "100")
+            .set("reconnect.backoff.max.ms", "2000")
             .set("message.max.bytes", self.message_bytes_max.to_string());
         config
     }

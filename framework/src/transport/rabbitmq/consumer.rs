@@ -2,7 +2,7 @@
 //!
 //! A lost connection, a closed channel and a consumer that the broker cancelled are each reported once; the next call
 //! opens a new connection and consumes again. Deliveries that were not settled by then come again, marked as possible
-//! repeats.
+//! repeats. So do those that were prefetched and never handed out: the broker cannot tell the two apart.
 
 use std::{sync::Arc, time::Duration};
 

@@ -32,8 +32,8 @@ pub struct Settings {
     pub call_timeout: Duration,
     /// How long [`Publisher::close`](crate::transport::Publisher::close) waits for confirms. Default: 10 s.
     pub close_timeout: Duration,
-    /// Seconds between heartbeats; a connection that is silent for two of them is lost. 0 takes the broker's value.
-    /// Default: 20.
+    /// Seconds between heartbeats; a connection that is silent for two of them is lost. 0 takes the broker's value, and
+    /// what the URL says is not looked at. Default: 20.
     pub heartbeat_s: u16,
     /// The pause before the first reconnect; it doubles up to `reconnect_pause_max`. Default: 100 ms.
     pub reconnect_pause_min: Duration,

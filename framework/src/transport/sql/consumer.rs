@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     claims::Claims,
-    queue::{Claim, Claimed, Shared},
+    queue::{Claim, Claimed, Heads, Shared},
 };
 use crate::{
     headers::Headers,
@@ -32,6 +32,8 @@ pub(super) struct SqlConsumer {
     bell: watch::Receiver<()>,
     pause: Duration,
     look_at: Instant,
+    /// Behind which key the next look goes on.
+    after_key: String,
 }
 
 /// The rows of one claim.
@@ -40,6 +42,8 @@ struct Batch {
     rows: Vec<Claimed>,
     /// By the local clock, counted from before the statement was sent: never later than the database's.
     until: Instant,
+    /// Where the next look goes on.
+    after_key: String,
 }
 
 impl SqlConsumer {
@@ -53,6 +57,7 @@ impl SqlConsumer {
             bell: database.bell().subscribe(),
             pause: POLL_MIN,
             look_at: Instant::now(),
+            after_key: String::new(),
             database,
         }
     }
@@ -60,19 +65,25 @@ impl SqlConsumer {
     /// Starts to claim as many rows as the prefetch has room for.
     fn claim(&mut self, room: usize) {
         let (database, queue, lease) = (self.database.clone(), self.queue.clone(), self.claims.lease());
-        let rows_max = i64::try_from(room).unwrap_or(i64::MAX);
+        let (begin, rows_max) =
+            (std::mem::take(&mut self.after_key), i64::try_from(room).unwrap_or(i64::MAX));
         self.claiming = Some(tokio::spawn(async move {
+            let found = database.call("due", || database.statements().due(&queue, &begin, rows_max)).await?;
+            let Heads { seqs, after_key } = Heads::choose(found, room);
             let (claim, until) = (Uuid::now_v7(), Instant::now() + lease);
-            let statement = || database.statements().claim(&queue, rows_max, claim, lease);
-            let mut rows = database.call("claim", statement).await?;
+            let mut rows = Vec::new();
+            if !seqs.is_empty() {
+                rows = database.call("claim", || database.statements().take(claim, &seqs, lease)).await?;
+            }
             rows.sort_by_key(|row| row.seq);
-            Ok(Batch { claim, rows, until })
+            Ok(Batch { claim, rows, until, after_key })
         }));
     }
 
     /// Takes in what a claim brought, and decides when to look again.
     fn claimed(&mut self, batch: Batch) {
-        if batch.rows.is_empty() {
+        self.after_key = batch.after_key;
+        if batch.rows.is_empty() && self.after_key.is_empty() {
             self.look_at = Instant::now() + self.pause;
             self.pause = (self.pause * 2).min(POLL_MAX);
             return;

@@ -8,20 +8,27 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claim, Claimed, NewRow, Statements, Targets, micros},
+    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, micros},
 };
 use crate::{store::held::HeldTransaction, transport::Outcome};
 
 pub(super) struct MySql(pub(super) MySqlPool);
 
-/// Which rows are due. A plain SELECT on purpose: it reads the row and "no earlier row of its key" from one snapshot. A
-/// locking read would see the newest rows and the subquery older ones, and could take the second row of a key first.
+/// A plain SELECT on purpose: it reads everything from one snapshot. A locking read would see the newest rows, and could take
+/// a row whose key had an earlier one in the snapshot of the grouping.
 const DUE: &str = "
-SELECT m.seq FROM queue_message m
-WHERE m.queue = ? AND m.visible_at <= UTC_TIMESTAMP(6) AND (m.claimed_until IS NULL OR m.claimed_until <= UTC_TIMESTAMP(6))
-  AND (m.ordering_key IS NULL OR NOT EXISTS (
-    SELECT 1 FROM queue_message e WHERE e.queue = m.queue AND e.ordering_key = m.ordering_key AND e.seq < m.seq))
-ORDER BY m.seq LIMIT ?";
+SELECT * FROM (
+  SELECT seq, CAST(NULL AS CHAR(300)) AS ordering_key FROM queue_message
+  WHERE queue = ? AND ordering_key IS NULL AND visible_at <= UTC_TIMESTAMP(6)
+    AND (claimed_until IS NULL OR claimed_until <= UTC_TIMESTAMP(6))
+  ORDER BY seq LIMIT ?) free
+UNION ALL
+SELECT m.seq, h.ordering_key FROM (
+  SELECT ordering_key, MIN(seq) AS seq FROM queue_message
+  WHERE queue = ? AND ordering_key > ? GROUP BY ordering_key ORDER BY ordering_key LIMIT ?) h
+LEFT JOIN queue_message m
+  ON m.seq = h.seq AND m.visible_at <= UTC_TIMESTAMP(6)
+    AND (m.claimed_until IS NULL OR m.claimed_until <= UTC_TIMESTAMP(6))";
 
 /// Rows of one INSERT: few enough for the packet and the 65,535 parameters of a statement.
 const INSERT_ROWS_MAX: usize = 500;
@@ -71,19 +78,13 @@ impl Statements for MySql {
         held.commit().await.map_err(|error| error::not_committed(&error))
     }
 
-    async fn claim(
-        &self,
-        queue: &str,
-        rows_max: i64,
-        claim: Uuid,
-        lease: Duration,
-    ) -> Result<Vec<Claimed>, sqlx::Error> {
-        let due: Vec<i64> = sqlx::query_scalar(DUE).bind(queue).bind(rows_max).fetch_all(&self.0).await?;
-        if due.is_empty() {
-            return Ok(Vec::new());
-        }
-        // The UPDATE looks again whether the row is due: another consumer may have been quicker.
-        let (seqs, claim, lease) = (list(&due), claim.simple(), micros(lease));
+    async fn due(&self, queue: &str, after_key: &str, rows_max: i64) -> Result<Vec<Head>, sqlx::Error> {
+        let due = sqlx::query_as(DUE).bind(queue).bind(rows_max).bind(queue).bind(after_key).bind(KEYS_MAX);
+        due.fetch_all(&self.0).await
+    }
+
+    async fn take(&self, claim: Uuid, seqs: &[i64], lease: Duration) -> Result<Vec<Claimed>, sqlx::Error> {
+        let (seqs, claim, lease) = (list(seqs), claim.simple(), micros(lease));
         let text = format!(
             "UPDATE queue_message SET claimed_by = X'{claim}', deliveries = deliveries + 1,
                claimed_until = UTC_TIMESTAMP(6) + INTERVAL {lease} MICROSECOND

@@ -29,15 +29,12 @@ pub(super) trait Statements: Send + Sync {
     /// Writes all rows in one transaction, in this order, or none.
     async fn insert(&self, rows: &[NewRow]) -> Result<(), Outcome>;
 
-    /// Claims up to `rows_max` due rows from the front of the queue, as `claim`, for `lease`. A row with a key is due only
-    /// when it is the first of its key.
-    async fn claim(
-        &self,
-        queue: &str,
-        rows_max: i64,
-        claim: Uuid,
-        lease: Duration,
-    ) -> Result<Vec<Claimed>, sqlx::Error>;
+    /// Which rows are due, as [`Heads`] wants them: the first `rows_max` of those without a key, and the first row of each of
+    /// the next [`KEYS_MAX`] keys after `after_key`, whether it is due or not. It only reads, and from one snapshot.
+    async fn due(&self, queue: &str, after_key: &str, rows_max: i64) -> Result<Vec<Head>, sqlx::Error>;
+
+    /// Claims those of `seqs` that are still due, as `claim`, for `lease`: another consumer may have been quicker.
+    async fn take(&self, claim: Uuid, seqs: &[i64], lease: Duration) -> Result<Vec<Claimed>, sqlx::Error>;
 
     /// Makes the claim end one `lease` from now for those of `seqs` that it still holds.
     async fn renew(&self, claim: Uuid, seqs: &[i64], lease: Duration) -> Result<(), sqlx::Error>;
@@ -127,6 +124,35 @@ pub(super) struct Claimed {
 impl From<(i64, i32, String, Vec<u8>)> for Claimed {
     fn from((seq, deliveries, headers, body): (i64, i32, String, Vec<u8>)) -> Self {
         Self { seq, deliveries, headers, body: body.into() }
+    }
+}
+
+/// How many keys one look at a queue goes through. The next look goes on behind them.
+pub(super) const KEYS_MAX: i64 = 256;
+
+/// A row that may be claimed: its number, unless it is not due, and its key, unless it has none.
+pub(super) type Head = (Option<i64>, Option<String>);
+
+/// What one look at a queue found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Heads {
+    /// What to claim: the oldest rows that are due.
+    pub(super) seqs: Vec<i64>,
+    /// Where the next look goes on; empty when it begins again.
+    pub(super) after_key: String,
+}
+
+impl Heads {
+    /// Chooses up to `room` rows. It goes on to other keys even when it leaves some that are due: their turn comes again, and
+    /// keys that always have a next row must not keep the others away.
+    pub(super) fn choose(found: Vec<Head>, room: usize) -> Self {
+        let keys = || found.iter().filter_map(|(_, key)| key.as_deref());
+        let more = i64::try_from(keys().count()).is_ok_and(|keys| keys >= KEYS_MAX);
+        let after_key = keys().max().filter(|_| more).unwrap_or_default().to_owned();
+        let mut seqs: Vec<i64> = found.into_iter().filter_map(|(seq, _)| seq).collect();
+        seqs.sort_unstable();
+        seqs.truncate(room);
+        Self { seqs, after_key }
     }
 }
 
@@ -236,6 +262,18 @@ mod tests {
         assert!(key.len() <= ORDERING_KEY_BYTES_MAX);
         assert_eq!(key, ordering_key("orders", &long));
         assert_ne!(key, ordering_key("orders", &format!("{long}y")));
+    }
+
+    #[test]
+    fn a_look_takes_the_oldest_and_goes_on_behind_the_last_key() {
+        let head = |seq: Option<i64>, key: usize| (seq, Some(format!("k{key:03}")));
+        let few = vec![(Some(5), None), head(Some(3), 1), head(None, 2), (Some(9), None)];
+        assert_eq!(Heads::choose(few, 2), Heads { seqs: vec![3, 5], after_key: String::new() });
+
+        let many: Vec<Head> =
+            (0..KEYS_MAX).map(|n| head((n % 2 == 0).then_some(1_000 - n), n as usize)).collect();
+        let chosen = Heads::choose(many, 3);
+        assert_eq!(chosen, Heads { seqs: vec![746, 748, 750], after_key: "k255".to_owned() });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claim, Claimed, NewRow, Statements, Targets, micros},
+    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, micros},
 };
 use crate::{
     store::{held::HeldTransaction, sqlite::lock::file_lock},
@@ -17,17 +17,22 @@ use crate::{
 
 pub(super) struct Sqlite(pub(super) SqlitePool);
 
-/// Which rows are due. It only reads, so that an idle consumer never takes the write lock.
+/// It only reads, so that an idle consumer never takes the write lock.
 const DUE: &str = "
-SELECT m.seq FROM queue_message m
-WHERE m.queue = ?1 AND m.visible_at <= (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))
-  AND (m.claimed_until IS NULL OR m.claimed_until <= (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)))
-  AND (m.ordering_key IS NULL OR NOT EXISTS (
-    SELECT 1 FROM queue_message e WHERE e.queue = m.queue AND e.ordering_key = m.ordering_key AND e.seq < m.seq))
-ORDER BY m.seq LIMIT ?2";
+SELECT * FROM (
+  SELECT seq, NULL AS ordering_key FROM queue_message
+  WHERE queue = ?1 AND ordering_key IS NULL AND visible_at <= (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))
+    AND (claimed_until IS NULL OR claimed_until <= (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)))
+  ORDER BY seq LIMIT ?2)
+UNION ALL
+SELECT m.seq, h.ordering_key FROM (
+  SELECT ordering_key, MIN(seq) AS seq FROM queue_message
+  WHERE queue = ?1 AND ordering_key > ?3 GROUP BY ordering_key ORDER BY ordering_key LIMIT ?4) h
+LEFT JOIN queue_message m
+  ON m.seq = h.seq AND m.visible_at <= (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))
+    AND (m.claimed_until IS NULL OR m.claimed_until <= (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)))";
 
-/// Looks again whether the row is due: another consumer may have been quicker.
-const CLAIM: &str = "
+const TAKE: &str = "
 UPDATE queue_message SET claimed_by = ?2, deliveries = deliveries + 1,
   claimed_until = (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)) + ?3
 WHERE seq IN (SELECT value FROM json_each(?1))
@@ -78,26 +83,16 @@ impl Statements for Sqlite {
         held.commit().await.map_err(|error| error::not_committed(&error))
     }
 
-    async fn claim(
-        &self,
-        queue: &str,
-        rows_max: i64,
-        claim: Uuid,
-        lease: Duration,
-    ) -> Result<Vec<Claimed>, sqlx::Error> {
-        let due: Vec<i64> = sqlx::query_scalar(DUE).bind(queue).bind(rows_max).fetch_all(&self.0).await?;
-        if due.is_empty() {
-            return Ok(Vec::new());
-        }
-        let writer = file_lock(&self.0).lock_owned().await;
-        let rows = sqlx::query_as::<_, (i64, i32, String, Vec<u8>)>(CLAIM)
-            .bind(list(&due))
-            .bind(claim)
-            .bind(millis(lease))
-            .fetch_all(&self.0)
-            .await;
-        drop(writer);
-        Ok(rows?.into_iter().map(Claimed::from).collect())
+    async fn due(&self, queue: &str, after_key: &str, rows_max: i64) -> Result<Vec<Head>, sqlx::Error> {
+        let due = sqlx::query_as(DUE).bind(queue).bind(rows_max).bind(after_key).bind(KEYS_MAX);
+        due.fetch_all(&self.0).await
+    }
+
+    async fn take(&self, claim: Uuid, seqs: &[i64], lease: Duration) -> Result<Vec<Claimed>, sqlx::Error> {
+        let take = sqlx::query_as::<_, (i64, i32, String, Vec<u8>)>(TAKE);
+        let _writer = file_lock(&self.0).lock_owned().await;
+        let rows = take.bind(list(seqs)).bind(claim).bind(millis(lease)).fetch_all(&self.0).await?;
+        Ok(rows.into_iter().map(Claimed::from).collect())
     }
 
     async fn renew(&self, claim: Uuid, seqs: &[i64], lease: Duration) -> Result<(), sqlx::Error> {

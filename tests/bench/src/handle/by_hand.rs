@@ -51,8 +51,7 @@ struct Row {
 }
 
 fn row(cause: Uuid, command: &PlaceOrder) -> anyhow::Result<Row> {
-    let event =
-        OrderPlaced { order: command.order, customer: command.customer, note: command.note.clone() };
+    let event = OrderPlaced { order: command.order, customer: command.customer, note: command.note.clone() };
     let headers = Headers {
         causation_id: cause,
         correlation_id: cause,

@@ -35,8 +35,10 @@ pub(crate) trait Subject: Backend {
     ) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
-pub(crate) const CREATE: &str = "CREATE TABLE orders (id BIGINT PRIMARY KEY, customer BIGINT NOT NULL, note VARCHAR(1000) NOT NULL)";
-const COUNTS: &str = "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM idempotency), (SELECT count(*) FROM outbox)";
+pub(crate) const CREATE: &str =
+    "CREATE TABLE orders (id BIGINT PRIMARY KEY, customer BIGINT NOT NULL, note VARCHAR(1000) NOT NULL)";
+const COUNTS: &str =
+    "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM idempotency), (SELECT count(*) FROM outbox)";
 
 impl Subject for Postgres {
     async fn database() -> TestDatabase<Self> {
@@ -143,7 +145,16 @@ impl Work {
             (headers::CORRELATION_ID, id.to_string()),
         ]);
         let settlement = Box::new(Settled);
-        Self { id, delivery: Delivery { headers, body, source: "orders".to_owned(), repeat: Repeat::First, settlement } }
+        Self {
+            id,
+            delivery: Delivery {
+                headers,
+                body,
+                source: "orders".to_owned(),
+                repeat: Repeat::First,
+                settlement,
+            },
+        }
     }
 }
 

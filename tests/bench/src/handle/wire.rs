@@ -3,7 +3,10 @@
 use barid_tests::Proxy;
 use sqlx::pool::PoolOptions;
 
-use super::{bus, subject::{Subject, Work}};
+use super::{
+    bus,
+    subject::{Subject, Work},
+};
 
 /// Messages that are handled before counting: the first ones connect and prepare the handler's statement.
 const WARM_UP: usize = 20;

@@ -1,0 +1,99 @@
+//! The command line: what the program `barid-relay` does with its arguments.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Config};
+
+mod check;
+mod exit;
+mod run;
+mod schema;
+
+use self::exit::Failure;
+
+/// Publishes a transactional outbox to RabbitMQ, Kafka or a SQL queue: in order per key, nothing lost.
+#[derive(Debug, Parser)]
+#[command(name = "barid-relay", version, after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Works until SIGTERM or SIGINT; a second signal stops at once.
+    Run(ConfigFile),
+    /// Prints the effective configuration, without secrets, and tries every connection.
+    Check(ConfigFile),
+    /// The tables in the database.
+    Schema {
+        #[command(subcommand)]
+        command: SchemaCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration; every key can be overridden: BARID_RELAY__SOURCE__NAME__URL=...
+    #[arg(long, default_value = "relay.toml", env = "BARID_RELAY_CONFIG")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum SchemaCommand {
+    /// Prints the SQL, for people who apply it by other means.
+    Print {
+        /// Whose SQL.
+        #[arg(long)]
+        dialect: DialectName,
+    },
+    /// Applies what is missing. Safe when two do it at once.
+    Apply {
+        /// The address of a database, instead of those in the configuration. In the environment it stays out of `ps`.
+        #[arg(long, env = "BARID_RELAY_SCHEMA_URL", hide_env_values = true)]
+        url: Option<String>,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DialectName {
+    Postgres,
+    Mysql,
+    Sqlite,
+}
+
+/// Runs the program with these arguments, the first being its name.
+pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let result = match cli.command {
+        Command::Run(file) => run::run(&file.config).await,
+        Command::Check(file) => check::check(&file.config).await,
+        Command::Schema { command: SchemaCommand::Print { dialect } } => schema::print(dialect),
+        Command::Schema { command: SchemaCommand::Apply { url, file } } => {
+            schema::apply(url, &file.config).await
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.code()
+        }
+    }
+}
+
+/// Reads the configuration with the process's environment over it.
+fn load(file: &std::path::Path) -> Result<Config, Failure> {
+    Ok(config::read(
+        file,
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+    )?)
+}

@@ -1,0 +1,71 @@
+//! `barid-relay check`
+
+use std::{io::IsTerminal, path::Path};
+
+use super::{Failure, exit, load};
+use crate::setup::{self, SetupError};
+
+pub(super) async fn check(file: &Path) -> Result<(), Failure> {
+    let config = load(file)?;
+    println!("{config}");
+    let (mut failed, mut worst) = (0, 0);
+    for (name, source) in &config.source {
+        let result = match setup::database(name, source).await {
+            Ok(pool) => source_works(name, &pool).await.map_err(SetupError::from),
+            Err(error) => Err(error),
+        };
+        tell(&format!("[source.{name}]"), result, &mut failed, &mut worst);
+    }
+    for (name, sink) in &config.sink {
+        let section = format!("[sink.{name}]");
+        let result = match setup::transport(name, sink).await {
+            Ok(transport) => {
+                let publisher = transport.publisher().await;
+                publisher.map(drop).map_err(|cause| SetupError::Transport { section: section.clone(), cause })
+            }
+            Err(error) => Err(error),
+        };
+        tell(&section, result, &mut failed, &mut worst);
+    }
+    if failed == 0 { Ok(()) } else { Err(Failure::Checks(failed, worst)) }
+}
+
+/// Whether the outbox can be claimed and read; another relay at work is fine.
+async fn source_works(name: &str, pool: &barid::store::AnyPool) -> Result<(), crate::source::SourceError> {
+    let source = crate::source::open::source(name, pool);
+    source.writer().await?.held_keys().await?;
+    match source.reader().await {
+        Err(crate::source::SourceError::Busy { .. }) => {
+            println!("[source.{name}]: another relay is at work");
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}
+
+fn tell(section: &str, result: Result<(), SetupError>, failed: &mut usize, worst: &mut u8) {
+    match result {
+        Ok(()) => println!("{section}: ok"),
+        Err(error) => {
+            println!("{section}: FAILED");
+            eprintln!("{error}");
+            *failed += 1;
+            *worst = (*worst).max(exit::setup(&error));
+        }
+    }
+}
+
+/// Logs to stderr, as much as RUST_LOG says. Unless it says something: `info`, without what the
+/// RabbitMQ client says about connections that it closes itself.
+pub(super) fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,lapin=off"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
+    if let Err(error) = log {
+        eprintln!("the log was set up before: {error}");
+    }
+}

@@ -1,0 +1,72 @@
+//! How the program ends.
+
+use std::process::ExitCode;
+
+use barid::store::{pool::ConnectError, schema::SchemaError};
+
+use crate::{config::ConfigError, relay::RelayError, setup::SetupError};
+
+/// Shown below `--help`; the codes are those of [`Failure::code`].
+pub(super) const HELP: &str = "Exit codes:
+  0    done, or stopped by a signal after a clean drain
+  1    a fault while working, which waiting cannot heal
+  2    wrong arguments
+  3    the configuration is wrong
+  4    a database or a broker cannot be reached, or refuses
+  5    the schema is missing, changed, or newer than this program
+  130  stopped by a second signal, without a drain";
+
+/// Why the program did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("the configuration is wrong:\n{0}")]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error("{0} of the checks above failed")]
+    Checks(usize, u8),
+    #[error("a relay has died; this is a defect, please report it with the log: {0}")]
+    Died(#[from] tokio::task::JoinError),
+    #[error("signals cannot be received: {0}")]
+    Signals(#[from] std::io::Error),
+}
+
+impl Failure {
+    pub(super) fn code(&self) -> ExitCode {
+        ExitCode::from(self.number())
+    }
+
+    fn number(&self) -> u8 {
+        match self {
+            Self::Config(_) => 3,
+            Self::Setup(error) => setup(error),
+            Self::Connect(error) => connect(error),
+            Self::Schema(_) => 5,
+            Self::Checks(_, worst) => *worst,
+            Self::Relay(RelayError::Sink { .. }) => 4,
+            Self::Relay(_) | Self::Died(_) | Self::Signals(_) => 1,
+        }
+    }
+}
+
+pub(super) fn setup(error: &SetupError) -> u8 {
+    match error {
+        SetupError::Connect { cause, .. } => connect(cause),
+        SetupError::Transport { .. } | SetupError::Source(_) => 4,
+        SetupError::Schema { .. } => 5,
+        _ => 3,
+    }
+}
+
+fn connect(error: &ConnectError) -> u8 {
+    match error {
+        ConnectError::Refused { .. } | ConnectError::Unreachable { .. } => 4,
+        _ => 3,
+    }
+}

@@ -1,0 +1,215 @@
+//! The configuration: one TOML file, every key overridable from the environment.
+//!
+//! `BARID_RELAY__SOURCE__MAIN__URL` overrides `url` in `[source.main]`, `BARID_RELAY__ROUTE__0__SINK` overrides `sink` in
+//! the first `[[route]]`. Names are compared without regard to case, with `_` for `-` and `.`. Secrets come from the
+//! environment or from files (`url_file`), are held in [`SecretString`], and are never shown.
+//!
+//! Every problem is reported at once, with file and line, or with the name of the variable.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use barid::limits::{WINDOW_BYTES_MAX, WINDOW_ROWS_MAX};
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+
+use crate::{
+    lane::{Order, Window},
+    relay::Settings,
+};
+
+mod check;
+mod keys;
+mod read;
+mod show;
+#[cfg(test)]
+mod tests;
+
+pub use self::read::{ConfigError, read};
+
+/// Everything that a relay process is told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[source.NAME]`: the outboxes to empty. Each is worked on independently.
+    #[serde(default)]
+    pub source: BTreeMap<String, SourceConfig>,
+    /// `[sink.NAME]`: where messages go.
+    #[serde(default)]
+    pub sink: BTreeMap<String, SinkConfig>,
+    /// `[[route]]`: which destination goes to which sink. The first that matches counts.
+    #[serde(default)]
+    pub route: Vec<RouteConfig>,
+    /// `[relay]`: bounds and times.
+    #[serde(default)]
+    pub relay: RelayConfig,
+}
+
+/// `[source.NAME]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// `postgres://`, `mysql://` or `sqlite:` address of the database that has the table `outbox`.
+    #[serde(default, deserialize_with = "secret")]
+    pub url: Option<SecretString>,
+    /// A file that holds the address instead.
+    pub url_file: Option<PathBuf>,
+    /// Rows that one read asks for. Default: 1,000.
+    #[serde(default = "batch_rows")]
+    pub batch_rows: usize,
+    /// Pause after the first read that found nothing; doubles with each further one. Default: 1.
+    #[serde(default = "poll_min_ms")]
+    pub poll_min_ms: u64,
+    /// Longest pause between reads. Default: 50.
+    #[serde(default = "poll_max_ms")]
+    pub poll_max_ms: u64,
+}
+
+/// What a sink publishes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkKind {
+    /// RabbitMQ.
+    Rabbitmq,
+    /// Kafka.
+    Kafka,
+    /// Queues in a SQL database.
+    Sql,
+}
+
+/// `[sink.NAME]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SinkConfig {
+    /// `rabbitmq`, `kafka` or `sql`.
+    pub kind: SinkKind,
+    /// RabbitMQ: `amqp://` or `amqps://`. SQL: as for a source.
+    #[serde(default, deserialize_with = "secret")]
+    pub url: Option<SecretString>,
+    /// A file that holds the address instead.
+    pub url_file: Option<PathBuf>,
+    /// Kafka: `host:port`, separated by commas.
+    pub brokers: Option<String>,
+    /// Rows that may be published and not yet confirmed. Quorum queues need some thousands to amortise their fsyncs; classic
+    /// queues gain nothing beyond 256. Default: 256; on Kafka 10,000.
+    pub window_rows_max: Option<usize>,
+    /// Bytes of their payloads. Default: 32 MiB.
+    pub window_bytes_max: Option<usize>,
+    /// RabbitMQ: channels; a key has one of them. Default: 4.
+    pub channels: Option<u16>,
+    /// Kafka: other properties of librdkafka, such as `sasl.password`. Their values are treated as secrets.
+    #[serde(default, deserialize_with = "secrets")]
+    pub properties: BTreeMap<String, SecretString>,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// `queue:NAME` or `topic:NAME`, where `*` stands for any characters; `*` alone is everything.
+    pub destination: String,
+    /// The name of a sink.
+    pub sink: String,
+    /// `strict`, `pipelined` or `none`. Default: `pipelined` on Kafka, `strict` on the others.
+    pub order: Option<Order>,
+}
+
+/// `[relay]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RelayConfig {
+    /// Rows between reading and deleting, for each source. Default: 10,000; more where a window is larger.
+    pub buffer_rows_max: usize,
+    /// Bytes of their payloads. Default: 64 MiB.
+    pub buffer_bytes_max: usize,
+    /// Rows that one DELETE takes. Default: 1,000.
+    pub delete_rows_max: usize,
+    /// How long a confirmed row waits for others to be deleted with. Default: 5.
+    pub delete_wait_ms: u64,
+    /// Shortest pause before a row is sent again. Default: 10.
+    pub retry_min_ms: u64,
+    /// Longest pause before a row is sent again. Default: 5,000.
+    pub retry_max_ms: u64,
+    /// How long stopping waits for the last answers, and for the last deletes. Default: 10,000.
+    pub drain_ms: u64,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        let settings = Settings::default();
+        Self {
+            buffer_rows_max: settings.buffer_rows_max,
+            buffer_bytes_max: settings.buffer_bytes_max,
+            delete_rows_max: settings.delete_rows_max,
+            delete_wait_ms: millis(settings.delete_wait),
+            retry_min_ms: millis(settings.retry_min),
+            retry_max_ms: millis(settings.retry_max),
+            drain_ms: millis(settings.drain),
+        }
+    }
+}
+
+impl SinkConfig {
+    /// How much may be in flight.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        let rows = if self.kind == SinkKind::Kafka { 10_000 } else { WINDOW_ROWS_MAX };
+        Window {
+            rows_max: self.window_rows_max.unwrap_or(rows),
+            bytes_max: self.window_bytes_max.unwrap_or(WINDOW_BYTES_MAX),
+        }
+    }
+}
+
+impl Config {
+    /// The bounds and times for one source.
+    #[must_use]
+    pub fn settings(&self, source: &SourceConfig) -> Settings {
+        let relay = &self.relay;
+        let window = self.sink.values().map(|sink| sink.window().rows_max).max().unwrap_or(0);
+        Settings {
+            // A buffer that is smaller than a window could never fill it.
+            buffer_rows_max: relay.buffer_rows_max.max(window + source.batch_rows),
+            buffer_bytes_max: relay.buffer_bytes_max,
+            batch_rows: source.batch_rows,
+            poll_min: Duration::from_millis(source.poll_min_ms),
+            poll_max: Duration::from_millis(source.poll_max_ms.max(source.poll_min_ms)),
+            delete_rows_max: relay.delete_rows_max,
+            delete_wait: Duration::from_millis(relay.delete_wait_ms),
+            retry_min: Duration::from_millis(relay.retry_min_ms),
+            retry_max: Duration::from_millis(relay.retry_max_ms),
+            drain: Duration::from_millis(relay.drain_ms),
+        }
+    }
+
+    /// The order of a route: its own, or what keeps the order of a key on its sink at the least cost.
+    #[must_use]
+    pub fn order(&self, route: &RouteConfig) -> Order {
+        let pipelined = self.sink.get(&route.sink).is_some_and(|sink| sink.kind == SinkKind::Kafka);
+        route.order.unwrap_or(if pipelined { Order::Pipelined } else { Order::Strict })
+    }
+}
+
+fn batch_rows() -> usize {
+    Settings::default().batch_rows
+}
+
+fn poll_min_ms() -> u64 {
+    millis(Settings::default().poll_min)
+}
+
+fn poll_max_ms() -> u64 {
+    millis(Settings::default().poll_max)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(Some(String::deserialize(from)?.into()))
+}
+
+fn secrets<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, SecretString>, D::Error> {
+    let plain = BTreeMap::<String, String>::deserialize(from)?;
+    Ok(plain.into_iter().map(|(name, value)| (name, value.into())).collect())
+}

@@ -1,0 +1,101 @@
+//! The keys that there are, and which of them somebody meant who wrote another one.
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Whole,
+    /// Names and texts of somebody else.
+    Properties,
+}
+
+/// A key of a section and what it holds.
+pub(super) type Key = (&'static str, Kind);
+
+pub(super) const SECTIONS: &[&str] = &["source", "sink", "route", "relay"];
+
+pub(super) const SOURCE: &[Key] = &[
+    ("url", Kind::Text),
+    ("url_file", Kind::Text),
+    ("batch_rows", Kind::Whole),
+    ("poll_min_ms", Kind::Whole),
+    ("poll_max_ms", Kind::Whole),
+];
+
+pub(super) const SINK: &[Key] = &[
+    ("kind", Kind::Text),
+    ("url", Kind::Text),
+    ("url_file", Kind::Text),
+    ("brokers", Kind::Text),
+    ("window_rows_max", Kind::Whole),
+    ("window_bytes_max", Kind::Whole),
+    ("channels", Kind::Whole),
+    ("properties", Kind::Properties),
+];
+
+pub(super) const ROUTE: &[Key] = &[("destination", Kind::Text), ("sink", Kind::Text), ("order", Kind::Text)];
+
+pub(super) const RELAY: &[Key] = &[
+    ("buffer_rows_max", Kind::Whole),
+    ("buffer_bytes_max", Kind::Whole),
+    ("delete_rows_max", Kind::Whole),
+    ("delete_wait_ms", Kind::Whole),
+    ("retry_min_ms", Kind::Whole),
+    ("retry_max_ms", Kind::Whole),
+    ("drain_ms", Kind::Whole),
+];
+
+/// The keys of a section.
+pub(super) fn of(section: &str) -> &'static [Key] {
+    match section {
+        "source" => SOURCE,
+        "sink" => SINK,
+        "route" => ROUTE,
+        _ => RELAY,
+    }
+}
+
+/// What to say after "unknown key": the nearest one there is, or all of them.
+pub(super) fn hint<'a>(unknown: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    match known.clone().map(|key| (distance(unknown, key), key)).min() {
+        Some((distance, key)) if distance <= 2.max(key.len() / 3) => format!("did you mean \"{key}\"?"),
+        _ => format!("known keys: {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// How many letters have to be put in, left out, replaced or swapped with a neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_key_is_found() {
+        for (wrong, meant) in [
+            ("ulr", "url"),
+            ("batch_row", "batch_rows"),
+            ("poll_max", "poll_max_ms"),
+            ("urlfile", "url_file"),
+        ] {
+            assert_eq!(hint(wrong, SOURCE.iter().map(|key| key.0)), format!("did you mean \"{meant}\"?"));
+        }
+        assert!(hint("colour", SOURCE.iter().map(|key| key.0)).starts_with("known keys: url, "));
+    }
+}

@@ -1,0 +1,179 @@
+//! What the configuration accepts, what it refuses, and how it says so.
+
+use super::{read::parse, *};
+
+const GOOD: &str = r#"
+[source.main]
+url = "postgres://shop:s3cret@db/shop"
+
+[sink.rabbit]
+kind = "rabbitmq"
+url = "amqp://shop:s3cret@mq/"
+window_rows_max = 2_000
+
+[sink.log]
+kind = "kafka"
+brokers = "k1:9092"
+[sink.log.properties]
+"sasl.password" = "s3cret"
+
+[[route]]
+destination = "queue:*"
+sink = "rabbit"
+
+[[route]]
+destination = "topic:*"
+sink = "log"
+"#;
+
+fn with(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    parse("relay.toml", text, environment)
+}
+
+/// Every problem of `text`, one a line; each must be in `expected`, in that order.
+fn check(text: &str, environment: &[(&str, &str)], expected: &[&str]) {
+    let problems = with(text, environment).unwrap_err().problems;
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (problem, expected) in problems.iter().zip(expected) {
+        assert!(problem.contains(expected), "{problem}\n  lacks\n{expected}");
+        assert!(!problem.contains("s3cret"), "{problem}");
+    }
+}
+
+#[test]
+fn a_good_file() {
+    let config = with(GOOD, &[]).unwrap();
+    assert_eq!(config.order(&config.route[0]), Order::Strict);
+    assert_eq!(
+        config.order(&config.route[1]),
+        Order::Pipelined,
+        "Kafka's idempotent producer keeps the order"
+    );
+    assert_eq!(config.sink["rabbit"].window().rows_max, 2_000);
+    assert_eq!(
+        config.settings(&config.source["main"]).buffer_rows_max,
+        11_000,
+        "as large as the largest window"
+    );
+}
+
+#[test]
+fn every_unknown_key_is_reported_with_its_line_and_the_nearest_key() {
+    let text = GOOD
+        .replace("window_rows_max", "window_row_max")
+        .replace("[sink.log]", "[relay]\nbufer_rows_max = 1\n[sink.log]\ncolour = \"red\"")
+        .replace("url = \"postgres", "ulr = \"postgres");
+    check(
+        &text,
+        &[("BARID_RELAY__SINK__LOG__BROKER", "k")],
+        &[
+            "relay.toml:3: unknown key \"ulr\" in [source.main]; did you mean \"url\"?",
+            "relay.toml:8: unknown key \"window_row_max\" in [sink.rabbit]; did you mean \"window_rows_max\"?",
+            "relay.toml:11: unknown key \"bufer_rows_max\" in [relay]; did you mean \"buffer_rows_max\"?",
+            "relay.toml:13: unknown key \"colour\" in [sink.log]; known keys: kind, url",
+            "BARID_RELAY__SINK__LOG__BROKER: unknown key \"broker\" in [sink.log]; did you mean \"brokers\"?",
+        ],
+    );
+}
+
+#[test]
+fn unknown_sections_and_wrong_shapes() {
+    check(
+        "[sources.main]\nurl = \"x\"\n[route]\nsink = \"a\"\n[relay]\ndrain_ms = \"1\"",
+        &[],
+        &[
+            "relay.toml:1: unknown section \"sources\"; did you mean \"source\"?",
+            "relay.toml:3: write [[route]], with two brackets",
+            "relay.toml:6: \"drain_ms\" in [relay] must be a whole number",
+        ],
+    );
+}
+
+#[test]
+fn what_does_not_belong_together_is_reported_at_once() {
+    let text = "[source.a]\nbatch_rows = 0\n[sink.b]\nkind = \"kafka\"\nurl = \"amqp://u:s3cret@h\"\n\
+        [[route]]\ndestination = \"orders\"\nsink = \"c\"";
+    check(
+        text,
+        &[],
+        &[
+            "relay.toml:2: [source.a] needs one of \"url\" and \"url_file\"",
+            "relay.toml:2: batch_rows in [source.a] must be at least 1",
+            "relay.toml:4: \"url\" in [sink.b] means nothing to kind = \"kafka\"",
+            "relay.toml:4: [sink.b] needs brokers",
+            "relay.toml:7: destination in [[route]]: \"orders\" matches no destination",
+            "relay.toml:7: [[route]] leads to sink \"c\", which does not exist (sinks: b)",
+        ],
+    );
+    check("", &[], &["no [source.NAME]", "no [sink.NAME]", "no [[route]]"]);
+}
+
+#[test]
+fn a_word_that_does_not_exist_has_its_line() {
+    let text = GOOD.replace("\"rabbitmq\"", "\"rabitmq\"");
+    check(
+        &text,
+        &[],
+        &["relay.toml:6: sink.rabbit.kind: unknown variant `rabitmq`, expected one of `rabbitmq`"],
+    );
+}
+
+#[test]
+fn a_syntax_error_shows_its_line_and_not_the_password_in_it() {
+    let text = "[source.main]\nurl = \"postgres://u:s3cret@h/d\nbatch_rows = 1";
+    check(text, &[], &["relay.toml:2: "]);
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let config = with(
+        GOOD,
+        &[
+            ("BARID_RELAY__SOURCE__MAIN__BATCH_ROWS", "7"),
+            ("BARID_RELAY__ROUTE__1__ORDER", "strict"),
+            ("BARID_RELAY__SINK__LOG__PROPERTIES__SASL_PASSWORD", "other"),
+            ("BARID_RELAY__RELAY__DRAIN_MS", "1"),
+            ("UNRELATED", "x"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.source["main"].batch_rows, 7);
+    assert_eq!(config.route[1].order, Some(Order::Strict));
+    assert_eq!(config.relay.drain_ms, 1);
+    use secrecy::ExposeSecret;
+    assert_eq!(config.sink["log"].properties["sasl.password"].expose_secret(), "other");
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    check(
+        GOOD,
+        &[("BARID_RELAY__SOURCE__MAIN__BATCH_ROWS", "many"), ("BARID_RELAY__SAUCE", "x")],
+        &[
+            "BARID_RELAY__SAUCE: unknown",
+            "BARID_RELAY__SOURCE__MAIN__BATCH_ROWS: \"batch_rows\" in [source.main] must be a whole number",
+        ],
+    );
+}
+
+#[test]
+fn nothing_secret_is_shown() {
+    let config = with(GOOD, &[]).unwrap();
+    let (shown, debug) = (config.to_string(), format!("{config:?}"));
+    assert!(!shown.contains("s3cret") && !debug.contains("s3cret"), "{shown}\n{debug}");
+    assert!(
+        shown.contains("url = \"postgres://shop:***@db/shop\"") && shown.contains("retry_max_ms = 5000"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn what_is_shown_has_every_key() {
+    let shown = with(GOOD, &[("BARID_RELAY__SINK__RABBIT__CHANNELS", "2")]).unwrap().to_string();
+    for section in keys::SECTIONS {
+        for (key, _) in keys::of(section).iter().filter(|(key, _)| *key != "url_file") {
+            assert!(shown.contains(key), "{key} is not in\n{shown}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Decides which rows may be in flight.
+//!
+//! The relay asks [`Lanes::push`] for every row it reads, takes what may be published from [`Lanes::ready`], and tells
+//! [`Lanes::settle`] every answer it gets. Lanes promise order per key (O): a row of a key is never ready before the
+//! earlier rows of that key are settled, unless the route allows pipelining; and nothing is lost (L): a row that was
+//! pushed leaves only through [`Lanes::take_deletes`] or [`Lanes::take_parks`]. A row is known from its push until its
+//! DELETE returned, so that a row that is read twice is published once (D).
+//!
+//! They do no I/O and own no clock; the caller passes `now`.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
+    time::Instant,
+};
+
+use barid::transport::{Outcome, OutgoingRow, Token};
+
+pub mod backoff;
+mod chain;
+mod settle;
+mod slots;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+pub use self::terms::{KeyId, Order, Park, ParkState, Pushed, RowId, Stats, Way, Window};
+use self::{
+    backoff::Backoff,
+    chain::Chain,
+    slots::{Ix, Phase, Slots},
+};
+
+/// Something that becomes ready at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Key(KeyId),
+    Row(Token),
+}
+
+#[derive(Debug)]
+struct SinkLane {
+    window: Window,
+    /// Rows that may be submitted. An entry whose generation is old is skipped.
+    ready: VecDeque<Token>,
+    rows: usize,
+    bytes: usize,
+}
+
+/// All rows between reading and deleting, and what may happen to them next.
+#[derive(Debug)]
+pub struct Lanes {
+    slots: Slots,
+    chains: HashMap<KeyId, Chain>,
+    sinks: Vec<SinkLane>,
+    due: BinaryHeap<Reverse<(Instant, Due)>>,
+    backoff: Backoff,
+    hasher: RandomState,
+    /// Keys with a parked row, and the position of the first one.
+    held: HashMap<KeyId, i64>,
+    known: HashSet<RowId>,
+    /// Deleted while a read was under way that may still have seen them.
+    retired: Vec<RowId>,
+    reading: bool,
+    deletes: VecDeque<RowId>,
+    parks: VecDeque<Park>,
+    stats: Stats,
+}
+
+impl Lanes {
+    /// Lanes for sinks with these windows, in the order of their indexes.
+    #[must_use]
+    pub fn new(windows: &[Window], backoff: Backoff) -> Self {
+        let sink = |window: &Window| SinkLane { window: *window, ready: VecDeque::new(), rows: 0, bytes: 0 };
+        Self {
+            slots: Slots::default(),
+            chains: HashMap::new(),
+            sinks: windows.iter().map(sink).collect(),
+            due: BinaryHeap::new(),
+            backoff,
+            hasher: RandomState::new(),
+            held: HashMap::new(),
+            known: HashSet::new(),
+            retired: Vec::new(),
+            reading: false,
+            deletes: VecDeque::new(),
+            parks: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Holds a key that has parked rows from an earlier run: its rows are parked behind them.
+    pub fn hold(&mut self, aggregatetype: &str, aggregateid: &str) {
+        let key = self.key_id(aggregatetype, aggregateid);
+        self.held.insert(key, i64::MIN);
+    }
+
+    /// Takes a row that was read. Rows of a key must be pushed in their order.
+    pub fn push(&mut self, row: OutgoingRow, way: Way) -> Pushed {
+        let id = RowId::of(&row);
+        if !self.known.insert(id) {
+            return Pushed::Known;
+        }
+        let key = match (way.order, &row.aggregateid) {
+            (Order::None, _) | (_, None) => None,
+            (_, Some(aggregateid)) => Some(self.key_id(&row.aggregatetype, aggregateid)),
+        };
+        let Some(key) = key else {
+            let ix = self.slots.insert(row, way, None);
+            self.make_ready(ix);
+            return Pushed::New;
+        };
+        if self.held.contains_key(&key) {
+            self.park_behind(id, 0);
+            return Pushed::Behind;
+        }
+        let ix = self.slots.insert(row, way, Some(key));
+        self.chains.entry(key).or_default().append(&mut self.slots, ix);
+        self.advance(key);
+        Pushed::New
+    }
+
+    /// Takes a row that was read and can never be published: it is parked, and its key is held.
+    pub fn push_refused(&mut self, id: RowId, key: Option<(&str, &str)>, reason: String) -> Pushed {
+        if !self.known.insert(id) {
+            return Pushed::Known;
+        }
+        if let Some((aggregatetype, aggregateid)) = key {
+            let key = self.key_id(aggregatetype, aggregateid);
+            if self.held.contains_key(&key) {
+                self.park_behind(id, 0);
+                return Pushed::Behind;
+            }
+            self.held.insert(key, id.seq);
+        }
+        self.stats.poison += 1;
+        self.parks.push_back(Park { row: id, state: ParkState::Poison, attempts: 0, reason });
+        Pushed::New
+    }
+
+    /// The next row for a sink, if its window has room. It stays ready until [`Lanes::started`].
+    pub fn ready(&mut self, sink: usize) -> Option<(Token, &OutgoingRow)> {
+        let lane = &mut self.sinks[sink];
+        if lane.rows >= lane.window.rows_max {
+            return None;
+        }
+        let token = loop {
+            let token = *lane.ready.front()?;
+            match self.slots.find(token) {
+                Some(ix) if self.slots[ix].phase == Phase::Ready => break token,
+                _ => lane.ready.pop_front(),
+            };
+        };
+        let row = &self.slots[Ix::of(token)].row;
+        if lane.rows > 0 && lane.bytes + row.payload_len() > lane.window.bytes_max {
+            return None;
+        }
+        Some((token, row))
+    }
+
+    /// The row that [`Lanes::ready`] returned was handed to its sink.
+    pub fn started(&mut self, token: Token) {
+        let Some(ix) = self.slots.find(token) else { return };
+        let slot = &mut self.slots[ix];
+        debug_assert_eq!(slot.phase, Phase::Ready, "only a ready row can start");
+        slot.phase = Phase::InFlight;
+        let lane = &mut self.sinks[slot.way.sink];
+        lane.rows += 1;
+        lane.bytes += slot.row.payload_len();
+        debug_assert_eq!(
+            lane.ready.front(),
+            Some(&token),
+            "rows start in the order in which they became ready"
+        );
+        lane.ready.pop_front();
+        if let Some(key) = slot.key {
+            self.chains.entry(key).or_default().in_flight += 1;
+        }
+    }
+
+    /// Takes the answer for a row in flight. An answer for a row that is not in flight is ignored.
+    pub fn settle(&mut self, token: Token, outcome: Outcome, now: Instant) {
+        let Some(ix) = self.slots.find(token) else { return };
+        if self.slots[ix].phase != Phase::InFlight {
+            return;
+        }
+        self.land(ix);
+        match outcome {
+            Outcome::Confirmed => self.confirm(ix),
+            Outcome::Transient(_) | Outcome::Unknown(_) => self.fail(ix, now),
+            Outcome::Permanent(reason) => self.refuse(ix, reason),
+        }
+    }
+
+    /// Makes ready what has waited long enough.
+    pub fn wake(&mut self, now: Instant) {
+        while let Some(Reverse((at, due))) = self.due.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.due.pop();
+            match due {
+                Due::Row(token) => {
+                    if let Some(ix) = self.slots.find(token) {
+                        self.make_ready(ix);
+                    }
+                }
+                Due::Key(key) => self.resume(key, now),
+            }
+        }
+    }
+
+    /// When [`Lanes::wake`] has something to do next.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.due.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Confirmed rows, for the DELETE. At most `max`.
+    pub fn take_deletes(&mut self, max: usize) -> Vec<RowId> {
+        let count = self.deletes.len().min(max);
+        self.deletes.drain(..count).collect()
+    }
+
+    /// Rows to park. At most `max`.
+    pub fn take_parks(&mut self, max: usize) -> Vec<Park> {
+        let count = self.parks.len().min(max);
+        self.parks.drain(..count).collect()
+    }
+
+    /// How many rows wait for a DELETE that was not yet asked for.
+    #[must_use]
+    pub fn deletes_waiting(&self) -> usize {
+        self.deletes.len()
+    }
+
+    /// How many rows wait for being parked.
+    #[must_use]
+    pub fn parks_waiting(&self) -> usize {
+        self.parks.len()
+    }
+
+    /// A read is asked for: rows deleted from now on may still be among its results.
+    pub fn read_started(&mut self) {
+        self.reading = true;
+    }
+
+    /// The results of the read are pushed: nothing older can come any more.
+    pub fn read_finished(&mut self) {
+        self.reading = false;
+        for id in self.retired.drain(..) {
+            self.known.remove(&id);
+        }
+    }
+
+    /// These rows left the outbox: their DELETE or their parking was answered.
+    pub fn gone(&mut self, rows: impl IntoIterator<Item = RowId>) {
+        if self.reading {
+            self.retired.extend(rows);
+        } else {
+            for id in rows {
+                self.known.remove(&id);
+            }
+        }
+    }
+
+    /// Rows between reading and deleting, those in flight included.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Bytes of the payloads that are held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.slots.bytes()
+    }
+
+    /// Rows in flight, over all sinks.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.sinks.iter().map(|sink| sink.rows).sum()
+    }
+
+    /// Keys held by parked rows.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Counters since the lanes were made.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The positions of all known rows, for sources that read the head of the table again and again.
+    #[must_use]
+    pub fn known_seqs(&self) -> Vec<i64> {
+        let mut seqs: Vec<i64> = self.known.iter().map(|id| id.seq).collect();
+        seqs.sort_unstable();
+        seqs
+    }
+
+    fn key_id(&self, aggregatetype: &str, aggregateid: &str) -> KeyId {
+        KeyId(self.hasher.hash_one((aggregatetype, aggregateid)))
+    }
+}

@@ -1,0 +1,174 @@
+//! What an answer does to a row and to the rows behind it.
+
+use std::{cmp::Reverse, time::Instant};
+
+use super::{
+    Due, KeyId, Lanes, Order, Park, ParkState, RowId,
+    slots::{Ix, Phase},
+};
+
+impl Lanes {
+    /// The row is no longer in flight, whatever the answer.
+    pub(super) fn land(&mut self, ix: Ix) {
+        let slot = &mut self.slots[ix];
+        slot.phase = Phase::Waiting;
+        slot.attempts = slot.attempts.saturating_add(1);
+        let lane = &mut self.sinks[slot.way.sink];
+        lane.rows -= 1;
+        lane.bytes -= slot.row.payload_len();
+        if let Some(chain) = slot.key.and_then(|key| self.chains.get_mut(&key)) {
+            chain.in_flight -= 1;
+        }
+    }
+
+    pub(super) fn confirm(&mut self, ix: Ix) {
+        self.stats.confirmed += 1;
+        let key = self.slots[ix].key;
+        if let Some(key) = key {
+            let chain = &self.chains[&key];
+            if chain.stopped_until.is_some() && chain.head != Some(ix) {
+                self.stats.breaks += 1;
+            }
+        }
+        let id = self.take(ix).0;
+        self.deletes.push_back(id);
+        if let Some(key) = key {
+            self.settled(key);
+        }
+    }
+
+    /// The row is sent again later; its key waits for it.
+    pub(super) fn fail(&mut self, ix: Ix, now: Instant) {
+        let (key, attempts, seq) = (self.slots[ix].key, self.slots[ix].attempts, self.slots[ix].row.seq);
+        if let Some(key) = key
+            && self.held.get(&key).is_some_and(|poison| seq > *poison)
+        {
+            let (id, attempts) = self.take(ix);
+            self.park_behind(id, attempts);
+            return self.settled(key);
+        }
+        self.stats.retried += 1;
+        let until = now + self.backoff.delay(attempts);
+        let Some(key) = key else {
+            self.due.push(Reverse((until, Due::Row(self.slots.token(ix)))));
+            return;
+        };
+        let chain = self.chains.entry(key).or_default();
+        let stopped = chain.stopped_until;
+        let until = stopped.map_or(until, |earlier| earlier.max(until));
+        chain.stopped_until = Some(until);
+        self.due.push(Reverse((until, Due::Key(key))));
+        if stopped.is_none() {
+            self.take_back(key);
+        }
+    }
+
+    /// The row is parked; the rows of its key behind it are parked with it.
+    pub(super) fn refuse(&mut self, ix: Ix, reason: String) {
+        let (key, next) = (self.slots[ix].key, self.slots[ix].next);
+        let (id, attempts) = self.take(ix);
+        let Some(key) = key else {
+            self.stats.poison += 1;
+            self.parks.push_back(Park { row: id, state: ParkState::Poison, attempts, reason });
+            return;
+        };
+        let first = self.held.get(&key).is_none_or(|poison| id.seq <= *poison);
+        if first {
+            self.held.insert(key, id.seq);
+        }
+        self.stats.poison += 1;
+        self.parks.push_back(Park { row: id, state: ParkState::Poison, attempts, reason });
+        let mut at = next;
+        while let Some(behind) = at {
+            at = self.slots[behind].next;
+            if self.slots[behind].phase != Phase::InFlight {
+                let (id, attempts) = self.take(behind);
+                self.park_behind(id, attempts);
+            }
+        }
+        self.settled(key);
+    }
+
+    pub(super) fn park_behind(&mut self, row: RowId, attempts: u32) {
+        self.stats.behind += 1;
+        let reason = "waits behind a parked row of its key".to_owned();
+        self.parks.push_back(Park { row, state: ParkState::Behind, attempts, reason });
+    }
+
+    /// The pause of a key is over, unless it was made longer meanwhile or rows are still in flight.
+    pub(super) fn resume(&mut self, key: KeyId, now: Instant) {
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        if chain.stopped_until.is_none_or(|until| until > now) || chain.in_flight > 0 {
+            return;
+        }
+        chain.stopped_until = None;
+        chain.frontier = chain.head;
+        self.advance(key);
+    }
+
+    /// Makes ready what its predecessors allow.
+    pub(super) fn advance(&mut self, key: KeyId) {
+        loop {
+            let Some(chain) = self.chains.get_mut(&key) else { return };
+            if chain.stopped_until.is_some() {
+                return;
+            }
+            let Some(ix) = chain.frontier else { return };
+            let slot = &self.slots[ix];
+            let allowed = match slot.previous {
+                None => true,
+                // By induction all rows before it are pipelined to the same sink too, and ready or in flight.
+                Some(previous) => slot.way.order == Order::Pipelined && self.slots[previous].way == slot.way,
+            };
+            if !allowed {
+                return;
+            }
+            chain.frontier = slot.next;
+            self.make_ready(ix);
+        }
+    }
+
+    pub(super) fn make_ready(&mut self, ix: Ix) {
+        let token = self.slots.token(ix);
+        let slot = &mut self.slots[ix];
+        slot.phase = Phase::Ready;
+        self.sinks[slot.way.sink].ready.push_back(token);
+    }
+
+    /// After a row of a key left its chain.
+    fn settled(&mut self, key: KeyId) {
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        if chain.is_empty() {
+            self.chains.remove(&key);
+            return;
+        }
+        match chain.stopped_until {
+            None => self.advance(key),
+            // The pause may have ended while rows were in flight: ask again, at once if so.
+            Some(until) if chain.in_flight == 0 => self.due.push(Reverse((until, Due::Key(key)))),
+            Some(_) => {}
+        }
+    }
+
+    /// Takes back the ready rows of a key that stopped.
+    fn take_back(&mut self, key: KeyId) {
+        let chain = &self.chains[&key];
+        let (mut at, frontier) = (chain.head, chain.frontier);
+        while let Some(ix) = at.filter(|_| at != frontier) {
+            at = self.slots[ix].next;
+            if self.slots[ix].phase == Phase::Ready {
+                self.slots[ix].phase = Phase::Waiting;
+                self.slots.revoke(ix);
+            }
+        }
+    }
+
+    /// Takes a row out of its place and its chain.
+    fn take(&mut self, ix: Ix) -> (RowId, u32) {
+        if let Some(chain) = self.slots[ix].key.and_then(|key| self.chains.get_mut(&key)) {
+            chain.unlink(&mut self.slots, ix);
+        }
+        let slot = self.slots.remove(ix);
+        (RowId::of(&slot.row), slot.attempts)
+    }
+}

@@ -1,0 +1,116 @@
+//! The words that the lanes and their callers share.
+
+use barid::transport::OutgoingRow;
+use serde::Deserialize;
+use uuid::Uuid;
+
+/// What a row is known by. The position alone is not enough: a fail-over that lost transactions hands it out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowId {
+    /// The position in the outbox.
+    pub seq: i64,
+    /// The message id.
+    pub id: Uuid,
+}
+
+impl RowId {
+    /// What `row` is known by.
+    #[must_use]
+    pub fn of(row: &OutgoingRow) -> Self {
+        Self { seq: row.seq, id: row.id }
+    }
+}
+
+/// What a route promises about the order of the rows of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// One unconfirmed row a key; other keys fill the window.
+    Strict,
+    /// Many unconfirmed rows a key. After a negative answer the key stops, drains, and resumes at the failed row; rows that
+    /// were behind it in flight may have arrived before it, which [`Stats::breaks`] counts.
+    Pipelined,
+    /// No order, and a parked row holds nobody back.
+    None,
+}
+
+/// Where a row goes and in which order: the answer of the routes for one destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Index of the sink.
+    pub sink: usize,
+    /// The order that its route asks for.
+    pub order: Order,
+}
+
+/// How much may be in flight on one sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Rows that are published and not yet answered.
+    pub rows_max: usize,
+    /// Bytes of their payloads. One row is always let through, however large.
+    pub bytes_max: usize,
+}
+
+/// What [`Lanes::push`] did with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is queued.
+    New,
+    /// It was read before and is not yet deleted: nothing to do.
+    Known,
+    /// Its key is held by a parked row: it will be parked behind it.
+    Behind,
+}
+
+/// Why a row is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkState {
+    /// It cannot be delivered.
+    Poison,
+    /// It waits behind a poison row of its key.
+    Behind,
+}
+
+impl ParkState {
+    /// As the column `state` of `relay_parked` has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Poison => "poison",
+            Self::Behind => "behind",
+        }
+    }
+}
+
+/// A row to be moved out of the outbox into `relay_parked`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Park {
+    /// Which row.
+    pub row: RowId,
+    /// Why.
+    pub state: ParkState,
+    /// How often it was published without success.
+    pub attempts: u32,
+    /// What the sink or the router said.
+    pub reason: String,
+}
+
+/// A key by its hash. Two keys with one hash (one chance in 2^64 a pair) would wait for each other; neither loses order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(pub(super) u64);
+
+/// Counters since the lanes were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Rows that a sink confirmed.
+    pub confirmed: u64,
+    /// Negative or lost answers that led to another attempt.
+    pub retried: u64,
+    /// Rows parked as poison.
+    pub poison: u64,
+    /// Rows parked behind a poison row.
+    pub behind: u64,
+    /// Rows of a pipelined key that were confirmed before an earlier row of that key.
+    pub breaks: u64,
+}

@@ -1,0 +1,322 @@
+//! The loop that joins a source, the lanes and the sinks.
+//!
+//! One reader hands rows over in their order; the lanes say which of them may be in flight; the sinks publish them and
+//! answer; confirmed rows are deleted, hopeless ones parked. Reading, publishing and deleting run at the same time, each
+//! bounded: a full window stops publishing, a full buffer stops reading. Nothing is deleted that was not confirmed, and no
+//! database transaction is open while a broker is being waited for.
+
+use std::{sync::Arc, time::Instant};
+
+use barid::{
+    Doorbell,
+    transport::{Outcome, Token},
+};
+use tokio::{
+    sync::watch,
+    time::{sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    lane::{Lanes, RowId, Stats},
+    sink::{self, OpenSink, Routes, Sink},
+    source::{ReadRow, Source, SourceError, Want},
+};
+
+mod builder;
+mod complain;
+mod deleting;
+mod opening;
+mod reading;
+#[cfg(test)]
+mod tests;
+
+pub use self::builder::{BuildError, RelayBuilder, Settings};
+use self::{
+    complain::Complaints,
+    deleting::Deleting,
+    reading::{News, Reading},
+};
+
+/// Publishes the outbox of one source until it is told to stop.
+#[derive(Debug)]
+pub struct Relay {
+    source: Arc<dyn Source>,
+    sinks: Vec<Sink>,
+    routes: Routes,
+    settings: Settings,
+    doorbell: Doorbell,
+    stats: watch::Sender<Stats>,
+}
+
+impl std::fmt::Debug for dyn Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("name", &self.name()).finish()
+    }
+}
+
+/// Why a relay stopped that nobody told to stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RelayError {
+    /// The source cannot be worked with; see the cause.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A sink cannot be worked with; see the cause.
+    #[error("sink {sink}: {cause}")]
+    Sink {
+        /// Its name.
+        sink: String,
+        /// Why.
+        #[source]
+        cause: barid::transport::TransportError,
+    },
+    /// A task of the relay ended by a panic. This is a defect: report it.
+    #[error(
+        "source {source_name}: the relay's {task} task has died; this is a defect, please report it with the log"
+    )]
+    TaskDied {
+        /// The source.
+        source_name: String,
+        /// Which task.
+        task: &'static str,
+    },
+}
+
+/// Why a session ended without an error.
+enum End {
+    Stopped,
+    /// Another relay owned the source in between: what this one remembers is no longer true.
+    Superseded,
+}
+
+impl Relay {
+    /// Starts to build a relay for `source`.
+    pub fn builder(source: Arc<dyn Source>) -> RelayBuilder {
+        RelayBuilder::new(source)
+    }
+
+    /// Rung after a commit, it makes the relay look at the outbox at once instead of at its next poll.
+    #[must_use]
+    pub fn doorbell(&self) -> Doorbell {
+        self.doorbell.clone()
+    }
+
+    /// The counters, as they change.
+    #[must_use]
+    pub fn stats(&self) -> watch::Receiver<Stats> {
+        self.stats.subscribe()
+    }
+
+    /// Works until `shutdown` completes; then stops reading, waits a bounded time for the answers of what is in flight, and
+    /// deletes what was confirmed. Faults that may pass are waited out.
+    ///
+    /// Dropping the future stops at once, as a crash would: rows in flight are published again by the next run.
+    ///
+    /// # Errors
+    /// [`RelayError`] when waiting cannot help.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<Stats, RelayError> {
+        let stop = CancellationToken::new();
+        let signal = async {
+            shutdown.await;
+            stop.cancel();
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = self.supervise(&stop) => ended,
+            never = signal => never,
+        }
+    }
+
+    async fn supervise(&self, stop: &CancellationToken) -> Result<Stats, RelayError> {
+        while let Some(session) = Box::pin(opening::open(self, stop)).await? {
+            match Box::pin(session.run(stop)).await? {
+                End::Stopped => break,
+                End::Superseded => {
+                    tracing::warn!(source = self.source.name(), "another relay took over; starting afresh");
+                }
+            }
+        }
+        Ok(*self.stats.borrow())
+    }
+}
+
+/// A relay at work, between claiming its source and losing or releasing it.
+struct Session<'a> {
+    relay: &'a Relay,
+    lanes: Lanes,
+    routes: Routes,
+    sinks: Vec<OpenSink>,
+    reading: Reading,
+    deleting: Deleting,
+    /// Since when confirmed rows have been waiting for more to be deleted together with.
+    unretired_since: Option<Instant>,
+    complaints: Complaints,
+}
+
+impl Session<'_> {
+    async fn run(mut self, stop: &CancellationToken) -> Result<End, RelayError> {
+        loop {
+            self.lanes.wake(Instant::now());
+            self.publish();
+            self.retire(false);
+            self.ask_for_more();
+            self.relay.stats.send_if_modified(|stats| {
+                let changed = *stats != self.lanes.stats();
+                *stats = self.lanes.stats();
+                changed
+            });
+            let wake = self.next_wake();
+            tokio::select! {
+                news = self.reading.news() => match news? {
+                    News::Rows(rows) => self.take(rows),
+                    News::Superseded => return self.drain().await.map(|()| End::Superseded),
+                    News::ClaimChanged => {}
+                },
+                (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
+                gone = self.deleting.done() => self.lanes.gone(gone?),
+                () = sleep_until(wake.into()) => {}
+                () = stop.cancelled() => return self.drain().await.map(|()| End::Stopped),
+            }
+        }
+    }
+
+    /// Hands every row that may be in flight to its sink, while its window has room and the source is ours.
+    fn publish(&mut self) {
+        if !self.reading.claimed() {
+            return;
+        }
+        for (at, sink) in self.sinks.iter_mut().enumerate() {
+            while let Some((token, row)) = self.lanes.ready(at) {
+                if sink.publisher.submit(row, token).is_err() {
+                    break;
+                }
+                self.lanes.started(token);
+            }
+        }
+    }
+
+    fn settle(&mut self, sink: usize, outcomes: Vec<(Token, Outcome)>) {
+        let now = Instant::now();
+        for (token, outcome) in outcomes {
+            match &outcome {
+                Outcome::Confirmed => {}
+                Outcome::Transient(reason) | Outcome::Unknown(reason) => {
+                    self.complaints.retrying(&self.sinks[sink].name, reason, now);
+                }
+                Outcome::Permanent(reason) => self.complaints.parking(&self.sinks[sink].name, reason, now),
+            }
+            self.lanes.settle(token, outcome, now);
+        }
+    }
+
+    /// Asks for the next rows when there is room for a batch, one request at a time.
+    fn ask_for_more(&mut self) {
+        let settings = &self.relay.settings;
+        let room = settings.buffer_rows_max.saturating_sub(self.lanes.rows());
+        let bytes_max = settings.buffer_bytes_max.saturating_sub(self.lanes.bytes());
+        let rows_max = room.min(settings.batch_rows);
+        if self.reading.asked()
+            || bytes_max == 0
+            || rows_max < settings.batch_rows.min(settings.buffer_rows_max / 2).max(1)
+        {
+            return;
+        }
+        let known = if self.relay.source.needs_known() { self.lanes.known_seqs() } else { Vec::new() };
+        self.lanes.read_started();
+        self.reading.ask(Want { rows_max, bytes_max, known });
+    }
+
+    fn take(&mut self, rows: Vec<ReadRow>) {
+        for row in rows {
+            match row {
+                ReadRow::Row(row) => match self.routes.way(&row.destination) {
+                    Ok(way) => {
+                        self.lanes.push(row, way);
+                    }
+                    Err(reason) => {
+                        let key = row.aggregateid.as_deref().map(|id| (row.aggregatetype.as_str(), id));
+                        self.complaints.parking("routes", &reason, Instant::now());
+                        self.lanes.push_refused(RowId::of(&row), key, reason);
+                    }
+                },
+                ReadRow::Malformed { id, key, reason } => {
+                    let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
+                    self.complaints.parking("routes", &reason, Instant::now());
+                    self.lanes.push_refused(id, key, reason);
+                }
+            }
+        }
+        self.lanes.read_finished();
+    }
+
+    /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.
+    fn retire(&mut self, all: bool) {
+        let settings = &self.relay.settings;
+        if self.lanes.deletes_waiting() == 0 {
+            self.unretired_since = None;
+        } else {
+            let since = *self.unretired_since.get_or_insert_with(Instant::now);
+            let waited = all || self.lanes.in_flight() == 0 || since.elapsed() >= settings.delete_wait;
+            while self.deleting.has_room()
+                && self.lanes.deletes_waiting() > 0
+                && (waited || self.lanes.deletes_waiting() >= settings.delete_rows_max)
+            {
+                self.deleting.delete(self.lanes.take_deletes(settings.delete_rows_max));
+                self.unretired_since = None;
+            }
+        }
+        while self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
+            self.deleting.park(self.lanes.take_parks(settings.delete_rows_max));
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let idle = Instant::now() + std::time::Duration::from_secs(3600);
+        let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
+        let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
+        [self.lanes.next_wake(), deletes].into_iter().flatten().min().unwrap_or(idle)
+    }
+
+    /// Takes the last answers and deletes what they confirm, within a bound. What is unanswered then is published again by
+    /// whoever works on the source next.
+    async fn drain(mut self) -> Result<(), RelayError> {
+        self.reading.stop();
+        let bound = self.relay.settings.drain;
+        let sinks = std::mem::take(&mut self.sinks);
+        let closing = sinks.into_iter().map(|sink| timeout(bound, sink.publisher.close()));
+        let now = Instant::now();
+        for outcomes in futures::future::join_all(closing).await.into_iter().flatten() {
+            for (token, outcome) in outcomes {
+                self.lanes.settle(token, outcome, now);
+            }
+        }
+        let flushed = timeout(bound, async {
+            loop {
+                self.retire(true);
+                if self.deleting.idle() {
+                    return Ok::<_, RelayError>(());
+                }
+                let gone = self.deleting.done().await?;
+                self.lanes.gone(gone);
+            }
+        });
+        match flushed.await {
+            Ok(flushed) => flushed?,
+            Err(_) => tracing::warn!(
+                source = self.relay.source.name(),
+                "stopped before every confirmed row was deleted: those rows will be published again"
+            ),
+        }
+        let left = self.lanes.in_flight();
+        if left > 0 {
+            tracing::warn!(
+                source = self.relay.source.name(),
+                rows = left,
+                "stopped without an answer for these rows"
+            );
+        }
+        self.relay.stats.send_replace(self.lanes.stats());
+        Ok(())
+    }
+}

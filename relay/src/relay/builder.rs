@@ -1,0 +1,171 @@
+//! Puts a relay together, and says everything that does not fit at once.
+
+use std::{sync::Arc, time::Duration};
+
+use barid::Doorbell;
+use tokio::sync::watch;
+
+use super::Relay;
+use crate::{
+    lane::{Order, Stats, Way, backoff::Backoff},
+    sink::{Pattern, Route, Routes, Sink},
+    source::Source,
+};
+
+/// The bounds and times of a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Rows between reading and deleting. Default: 10,000.
+    pub buffer_rows_max: usize,
+    /// Bytes of their payloads. One read may go beyond it by one row. Default: 64 MiB.
+    pub buffer_bytes_max: usize,
+    /// Rows that one read asks for. Default: 1,000.
+    pub batch_rows: usize,
+    /// Pause after the first read that found nothing; doubles with each further one. Default: 1 ms.
+    pub poll_min: Duration,
+    /// Longest pause between reads. Default: 50 ms.
+    pub poll_max: Duration,
+    /// Rows that one DELETE takes. Default: 1,000.
+    pub delete_rows_max: usize,
+    /// How long a confirmed row waits for others to be deleted with. Default: 5 ms.
+    pub delete_wait: Duration,
+    /// Shortest pause before a row is sent again. Default: 10 ms.
+    pub retry_min: Duration,
+    /// Longest pause before a row is sent again. Default: 5 s.
+    pub retry_max: Duration,
+    /// How long stopping may take for each of: the last answers, the last deletes. Default: 10 s.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            buffer_rows_max: 10_000,
+            buffer_bytes_max: 64 * 1024 * 1024,
+            batch_rows: 1_000,
+            poll_min: Duration::from_millis(1),
+            poll_max: Duration::from_millis(50),
+            delete_rows_max: 1_000,
+            delete_wait: Duration::from_millis(5),
+            retry_min: Duration::from_millis(10),
+            retry_max: Duration::from_secs(5),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Settings {
+    /// The pauses between attempts; different in every process, so that two do not try in step.
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff::new(self.retry_min, self.retry_max, u64::from(std::process::id()))
+    }
+}
+
+/// Everything that does not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the relay cannot be built:\n  {}", problems.join("\n  "))]
+pub struct BuildError {
+    /// One line each.
+    pub problems: Vec<String>,
+}
+
+/// Collects the parts of a relay.
+#[derive(Debug)]
+#[must_use = "a relay does nothing until it is built and run"]
+pub struct RelayBuilder {
+    source: Arc<dyn Source>,
+    sinks: Vec<Sink>,
+    routes: Vec<(String, String, Order)>,
+    settings: Settings,
+    doorbell: Doorbell,
+}
+
+impl RelayBuilder {
+    pub(super) fn new(source: Arc<dyn Source>) -> Self {
+        Self {
+            source,
+            sinks: Vec::new(),
+            routes: Vec::new(),
+            settings: Settings::default(),
+            doorbell: Doorbell::new(),
+        }
+    }
+
+    /// Adds a sink.
+    pub fn sink(mut self, sink: Sink) -> Self {
+        self.sinks.push(sink);
+        self
+    }
+
+    /// What matches `destination` (`queue:*`, `topic:orders`) goes to the sink named `sink`. The first route that matches counts.
+    pub fn route(mut self, destination: impl Into<String>, sink: impl Into<String>, order: Order) -> Self {
+        self.routes.push((destination.into(), sink.into(), order));
+        self
+    }
+
+    /// Replaces the default bounds and times.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Looks at the outbox at once when this doorbell is rung: the one given to the outbox of a bus in the same process.
+    pub fn doorbell(mut self, doorbell: Doorbell) -> Self {
+        self.doorbell = doorbell;
+        self
+    }
+
+    /// Puts the relay together.
+    ///
+    /// # Errors
+    /// Every problem: no sink, no route, a name twice, a route to a sink that does not exist, a bound of zero.
+    pub fn build(self) -> Result<Relay, BuildError> {
+        let mut problems = Vec::new();
+        if self.sinks.is_empty() {
+            problems.push("there is no sink: add one".to_owned());
+        }
+        if self.routes.is_empty() {
+            problems.push(
+                "there is no route: every row would be parked; add one, for instance queue:*".to_owned(),
+            );
+        }
+        for (at, sink) in self.sinks.iter().enumerate() {
+            if self.sinks[..at].iter().any(|other| other.name == sink.name) {
+                problems.push(format!("two sinks are called {:?}", sink.name));
+            }
+            if sink.window.rows_max == 0 {
+                problems.push(format!("the window of sink {:?} has no room for a row", sink.name));
+            }
+        }
+        let mut routes = Vec::new();
+        for (destination, sink, order) in &self.routes {
+            let pattern = destination.parse::<Pattern>().map_err(|error| problems.push(error.to_string()));
+            let found = self.sinks.iter().position(|known| known.name == *sink);
+            if found.is_none() {
+                let names: Vec<&str> = self.sinks.iter().map(|sink| sink.name.as_str()).collect();
+                let names = names.join(", ");
+                problems.push(format!(
+                    "route {destination:?} leads to sink {sink:?}, which does not exist (sinks: {names})"
+                ));
+            }
+            if let (Ok(destination), Some(sink)) = (pattern, found) {
+                routes.push(Route { destination, way: Way { sink, order: *order } });
+            }
+        }
+        let settings = &self.settings;
+        if settings.buffer_rows_max == 0 || settings.batch_rows == 0 || settings.delete_rows_max == 0 {
+            problems.push("buffer_rows_max, batch_rows and delete_rows_max must be at least 1".to_owned());
+        }
+        if !problems.is_empty() {
+            return Err(BuildError { problems });
+        }
+        Ok(Relay {
+            source: self.source,
+            sinks: self.sinks,
+            routes: Routes::new(routes),
+            settings: self.settings,
+            doorbell: self.doorbell,
+            stats: watch::Sender::new(Stats::default()),
+        })
+    }
+}

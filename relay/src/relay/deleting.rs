@@ -1,0 +1,146 @@
+//! The task that takes rows out of the outbox, on a connection of its own.
+//!
+//! It does one thing after the other and each until it is done: deleting and parking are harmless to repeat.
+
+use std::sync::Arc;
+
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
+
+use super::{RelayError, Settings};
+use crate::{
+    lane::{Park, RowId, backoff::Backoff},
+    source::{Source, SourceError, Writer},
+};
+
+/// Batches that are handed to the task and not yet done: one at work, one ready.
+const BATCHES_MAX: usize = 2;
+
+enum Job {
+    Delete(Vec<RowId>),
+    Park(Vec<Park>),
+}
+
+/// The session's end of it.
+pub(super) struct Deleting {
+    source_name: String,
+    jobs: mpsc::Sender<Job>,
+    done: mpsc::Receiver<Result<Vec<RowId>, SourceError>>,
+    outstanding: usize,
+    task: JoinHandle<()>,
+}
+
+impl Deleting {
+    pub(super) fn start(source: Arc<dyn Source>, writer: Box<dyn Writer>, settings: &Settings) -> Self {
+        let (jobs, todo) = mpsc::channel(BATCHES_MAX);
+        let (finished, done) = mpsc::channel(BATCHES_MAX);
+        let source_name = source.name().to_owned();
+        let task = Task { source, writer: Some(writer), backoff: settings.backoff() };
+        let task = tokio::spawn(task.run(todo, finished));
+        Self { source_name, jobs, done, outstanding: 0, task }
+    }
+
+    /// Whether another batch may be handed over.
+    pub(super) fn has_room(&self) -> bool {
+        self.outstanding < BATCHES_MAX
+    }
+
+    /// Whether everything that was handed over is done.
+    pub(super) fn idle(&self) -> bool {
+        self.outstanding == 0
+    }
+
+    /// Only when there is room.
+    pub(super) fn delete(&mut self, rows: Vec<RowId>) {
+        self.hand_over(Job::Delete(rows));
+    }
+
+    /// Only when there is room.
+    pub(super) fn park(&mut self, rows: Vec<Park>) {
+        self.hand_over(Job::Park(rows));
+    }
+
+    fn hand_over(&mut self, job: Job) {
+        self.outstanding += 1;
+        // The channel has room for all that may be outstanding; a task that has ended says so in `done`.
+        let _ = self.jobs.try_send(job);
+    }
+
+    /// Rows that have left the outbox. Pends while nothing is outstanding. Cancel safe.
+    pub(super) async fn done(&mut self) -> Result<Vec<RowId>, RelayError> {
+        let done = self.done.recv().await;
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let died = || RelayError::TaskDied { source_name: self.source_name.clone(), task: "deleting" };
+        Ok(done.ok_or_else(died)??)
+    }
+}
+
+impl Drop for Deleting {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Task {
+    source: Arc<dyn Source>,
+    writer: Option<Box<dyn Writer>>,
+    backoff: Backoff,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut todo: mpsc::Receiver<Job>,
+        finished: mpsc::Sender<Result<Vec<RowId>, SourceError>>,
+    ) {
+        while let Some(job) = todo.recv().await {
+            let result = self.until_done(&job).await;
+            let ends = result.is_err();
+            let rows = result.map(|()| match job {
+                Job::Delete(rows) => rows,
+                Job::Park(parks) => parks.into_iter().map(|park| park.row).collect(),
+            });
+            if finished.send(rows).await.is_err() || ends {
+                return;
+            }
+        }
+    }
+
+    async fn until_done(&mut self, job: &Job) -> Result<(), SourceError> {
+        let mut attempts = 0;
+        loop {
+            match self.once(job).await {
+                Ok(()) => return Ok(()),
+                Err(error) if !error.is_transient() => return Err(error),
+                Err(error) => {
+                    attempts += 1;
+                    let pause = self.backoff.delay(attempts);
+                    tracing::warn!(source = self.source.name(), %error, ?pause, "will try again");
+                    self.writer = None;
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    async fn once(&mut self, job: &Job) -> Result<(), SourceError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            empty => empty.insert(self.source.writer().await?),
+        };
+        match job {
+            Job::Delete(rows) => {
+                let deleted = writer.delete(rows).await?;
+                if deleted != rows.len() as u64 {
+                    tracing::debug!(
+                        source = self.source.name(),
+                        asked = rows.len(),
+                        deleted,
+                        "some were gone already"
+                    );
+                }
+                Ok(())
+            }
+            Job::Park(parks) => writer.park(parks).await,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! From a configuration to relays that can run: opens databases, makes transports, checks schemas.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use barid::{
+    store::{
+        AnyPool,
+        pool::ConnectError,
+        schema::{self, SchemaError},
+    },
+    transport::{Transport, TransportError, sql::SqlQueue},
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    config::{Config, SinkConfig, SinkKind, SourceConfig},
+    relay::{BuildError, Relay},
+    sink::Sink,
+    source::{self, SourceError},
+};
+
+/// Connections to a database: the reader's, the writer's, and one to look around.
+const CONNECTIONS: u32 = 4;
+
+/// Why a configuration does not become a running relay.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// A database cannot be opened.
+    #[error("{section}: {cause}")]
+    Connect {
+        /// The section of the configuration.
+        section: String,
+        /// Why.
+        #[source]
+        cause: ConnectError,
+    },
+    /// A database has not the schema that this program needs.
+    #[error("{section}: {cause}")]
+    Schema {
+        /// The section of the configuration.
+        section: String,
+        /// Why.
+        #[source]
+        cause: Box<SchemaError>,
+    },
+    /// A broker cannot be used.
+    #[error("{section}: {cause}")]
+    Transport {
+        /// The section of the configuration.
+        section: String,
+        /// Why.
+        #[source]
+        cause: TransportError,
+    },
+    /// An outbox cannot be read or deleted from.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A file with an address cannot be read.
+    #[error("{section}: url_file {file}: {cause}")]
+    UrlFile {
+        /// The section of the configuration.
+        section: String,
+        /// The file.
+        file: String,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// This program was built without it.
+    #[error(
+        "{section}: no client for kind = \"{feature}\" in this program: it was built without the cargo feature {feature:?}; \
+         build it with --features {feature}"
+    )]
+    Feature {
+        /// The section of the configuration.
+        section: String,
+        /// The cargo feature that is missing.
+        feature: &'static str,
+    },
+    /// The parts do not fit together.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}
+
+impl SetupError {
+    /// Whether trying again later can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { cause, .. } => cause.is_transient(),
+            Self::Transport { cause, .. } => cause.is_transient(),
+            Self::Source(error) => error.is_transient(),
+            Self::Schema { cause, .. } => matches!(**cause, SchemaError::Database { .. }),
+            Self::UrlFile { .. } | Self::Feature { .. } | Self::Build(_) => false,
+        }
+    }
+}
+
+/// One relay for each source. Databases are opened and their schemas checked; brokers are connected to when the relay runs.
+///
+/// # Errors
+/// The first thing that does not work; [`SetupError::is_transient`] says whether waiting can help.
+pub async fn relays(config: &Config) -> Result<Vec<Relay>, SetupError> {
+    let mut pools = Vec::new();
+    for (name, source) in &config.source {
+        pools.push((name, source, database(name, source).await?));
+    }
+    let mut sinks = BTreeMap::new();
+    for (name, sink) in &config.sink {
+        sinks.insert(name, transport(name, sink).await?);
+    }
+    let mut relays = Vec::new();
+    for (name, source, pool) in pools {
+        let mut builder = Relay::builder(source::open::source(name, &pool)).settings(config.settings(source));
+        for (name, transport) in &sinks {
+            builder = builder.sink(Sink::new(*name, transport.clone()).window(config.sink[*name].window()));
+        }
+        for route in &config.route {
+            builder = builder.route(&route.destination, &route.sink, config.order(route));
+        }
+        relays.push(builder.build()?);
+    }
+    Ok(relays)
+}
+
+/// Opens the database of a source and checks its schema.
+///
+/// # Errors
+/// When it cannot be opened, or its schema does not fit.
+pub async fn database(name: &str, source: &SourceConfig) -> Result<AnyPool, SetupError> {
+    open(format!("[source.{name}]"), &source_address(name, source)?).await
+}
+
+/// The address of a source.
+///
+/// # Errors
+/// When the file that should hold it cannot be read.
+pub fn source_address(name: &str, source: &SourceConfig) -> Result<SecretString, SetupError> {
+    address(&format!("[source.{name}]"), source.url.as_ref(), source.url_file.as_deref())
+}
+
+/// The address of a sink's database, if it has one.
+///
+/// # Errors
+/// When the file that should hold it cannot be read.
+pub fn sql_address(name: &str, sink: &SinkConfig) -> Result<Option<SecretString>, SetupError> {
+    let section = format!("[sink.{name}]");
+    let sql = sink.kind == SinkKind::Sql;
+    sql.then(|| address(&section, sink.url.as_ref(), sink.url_file.as_deref())).transpose()
+}
+
+/// Makes the transport of a sink.
+///
+/// # Errors
+/// When its settings cannot be used. A broker that is down is none.
+pub async fn transport(name: &str, sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+    let section = format!("[sink.{name}]");
+    match sink.kind {
+        SinkKind::Sql => {
+            let url = address(&section, sink.url.as_ref(), sink.url_file.as_deref())?;
+            Ok(Arc::new(SqlQueue::new(open(section, &url).await?)))
+        }
+        SinkKind::Rabbitmq => rabbitmq(section, sink),
+        SinkKind::Kafka => kafka(section, sink),
+    }
+}
+
+#[cfg(feature = "rabbitmq")]
+fn rabbitmq(section: String, sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+    use barid::transport::rabbitmq::{RabbitMq, Settings};
+
+    let url = address(&section, sink.url.as_ref(), sink.url_file.as_deref())?;
+    let mut settings = Settings::new(url.expose_secret());
+    settings.window_rows_max = sink.window().rows_max;
+    settings.window_bytes_max = sink.window().bytes_max;
+    settings.channels = sink.channels.unwrap_or(settings.channels);
+    let made = RabbitMq::new(settings).map_err(|cause| SetupError::Transport { section, cause })?;
+    Ok(Arc::new(made))
+}
+
+#[cfg(not(feature = "rabbitmq"))]
+fn rabbitmq(section: String, _sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+    Err(SetupError::Feature { section, feature: "rabbitmq" })
+}
+
+#[cfg(feature = "kafka")]
+fn kafka(section: String, sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+    use barid::transport::kafka::{Kafka, Settings};
+
+    let mut settings = Settings::new(sink.brokers.clone().unwrap_or_default());
+    settings.window_rows_max = sink.window().rows_max;
+    settings.window_bytes_max = sink.window().bytes_max;
+    for (name, value) in &sink.properties {
+        settings = settings.property(name, value.expose_secret());
+    }
+    let made = Kafka::new(settings).map_err(|cause| SetupError::Transport { section, cause })?;
+    Ok(Arc::new(made))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka(section: String, _sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+    Err(SetupError::Feature { section, feature: "kafka" })
+}
+
+async fn open(section: String, url: &SecretString) -> Result<AnyPool, SetupError> {
+    let connected = AnyPool::connect(url.expose_secret(), CONNECTIONS).await;
+    let pool = connected.map_err(|cause| SetupError::Connect { section: section.clone(), cause })?;
+    schema::check(&pool).await.map_err(|cause| SetupError::Schema { section, cause: Box::new(cause) })?;
+    Ok(pool)
+}
+
+fn address(
+    section: &str,
+    url: Option<&SecretString>,
+    file: Option<&std::path::Path>,
+) -> Result<SecretString, SetupError> {
+    match (url, file) {
+        (Some(url), _) => Ok(url.clone()),
+        (None, Some(path)) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text.trim().to_owned().into()),
+            Err(cause) => {
+                let (section, file) = (section.to_owned(), path.display().to_string());
+                Err(SetupError::UrlFile { section, file, cause })
+            }
+        },
+        // The configuration was checked to have one of the two.
+        (None, None) => Ok(String::new().into()),
+    }
+}

@@ -1,0 +1,227 @@
+//! Where rows go: which destination belongs to which sink, and the sinks' publishers.
+//!
+//! The routes are the allow-list: a destination that none of them names is a permanent failure, and the row is parked with a
+//! reason that says so. What a sink does with a row is the business of the transport behind it.
+
+use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
+
+use barid::{
+    Destination,
+    limits::{WINDOW_BYTES_MAX, WINDOW_ROWS_MAX},
+    transport::{Outcome, Publisher, Token, Transport, TransportError},
+};
+use futures::future::{FutureExt, select_all};
+
+use crate::lane::{Way, Window};
+
+/// Which destinations a route takes: `queue:NAME` or `topic:NAME`, where `*` in NAME stands for any characters, or `*`
+/// alone for everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+/// A text that can match no destination.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} matches no destination: write queue:NAME or topic:NAME, with * for any characters, or * for everything"
+)]
+pub struct PatternError(String);
+
+impl Pattern {
+    fn matches(&self, destination: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = destination.strip_prefix(first) else { return false };
+        let mut parts = parts.peekable();
+        if parts.peek().is_none() {
+            return rest.is_empty();
+        }
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                return rest.ends_with(part);
+            }
+            match rest.find(part) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let sample = text.replace('*', "x");
+        if text == "*" || sample.parse::<Destination>().is_ok() {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(PatternError(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One route: what goes where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The destinations that it takes.
+    pub destination: Pattern,
+    /// Where they go.
+    pub way: Way,
+}
+
+/// All routes; the first that matches counts.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    routes: Vec<Route>,
+    /// What was asked before. Destinations are few; a table full of them is emptied.
+    known: HashMap<Destination, Option<Way>>,
+}
+
+const KNOWN_DESTINATIONS_MAX: usize = 10_000;
+
+impl Routes {
+    /// These routes, in this order.
+    #[must_use]
+    pub fn new(routes: Vec<Route>) -> Self {
+        Self { routes, known: HashMap::new() }
+    }
+
+    /// Where `destination` goes.
+    ///
+    /// # Errors
+    /// When no route matches: the reason, for whoever looks at the parked row.
+    pub fn way(&mut self, destination: &Destination) -> Result<Way, String> {
+        if let Some(way) = self.known.get(destination) {
+            return way.ok_or_else(|| self.unknown(destination));
+        }
+        let text = destination.to_string();
+        let way = self.routes.iter().find(|route| route.destination.matches(&text)).map(|route| route.way);
+        if self.known.len() >= KNOWN_DESTINATIONS_MAX {
+            self.known.clear();
+        }
+        self.known.insert(destination.clone(), way);
+        way.ok_or_else(|| self.unknown(destination))
+    }
+
+    fn unknown(&self, destination: &Destination) -> String {
+        let routes: Vec<String> =
+            self.routes.iter().map(|route| format!("\"{}\"", route.destination)).collect();
+        format!(
+            "no route for destination \"{destination}\" (routes: {}); add a [[route]] for it, or correct what sends there",
+            routes.join(", ")
+        )
+    }
+}
+
+/// A sink as it is configured.
+#[derive(Clone)]
+pub struct Sink {
+    /// Its name in routes and logs.
+    pub name: String,
+    /// What publishes.
+    pub transport: Arc<dyn Transport>,
+    /// How much may be in flight on it.
+    pub window: Window,
+}
+
+impl Sink {
+    /// A sink with the default window.
+    #[must_use]
+    pub fn new(name: impl Into<String>, transport: Arc<dyn Transport>) -> Self {
+        let window = Window { rows_max: WINDOW_ROWS_MAX, bytes_max: WINDOW_BYTES_MAX };
+        Self { name: name.into(), transport, window }
+    }
+
+    /// The same sink with another window.
+    #[must_use]
+    pub fn window(mut self, window: Window) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// A publisher on it.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    pub async fn open(&self) -> Result<OpenSink, TransportError> {
+        Ok(OpenSink { name: self.name.clone(), publisher: self.transport.publisher().await? })
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").field("name", &self.name).field("window", &self.window).finish_non_exhaustive()
+    }
+}
+
+/// A sink with a publisher.
+pub struct OpenSink {
+    /// Its name in logs.
+    pub name: String,
+    /// What publishes.
+    pub publisher: Box<dyn Publisher>,
+}
+
+impl fmt::Debug for OpenSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenSink").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Outcomes of the first sink that has some, and its index. Cancel safe, as the publishers are.
+pub async fn settled(sinks: &mut [OpenSink]) -> (usize, Vec<(Token, Outcome)>) {
+    if let [only] = sinks {
+        return (0, only.publisher.settled().await);
+    }
+    let each = sinks.iter_mut().map(|sink| sink.publisher.settled().boxed());
+    let (outcomes, sink, _) = select_all(each).await;
+    (sink, outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::Order;
+
+    #[test]
+    fn patterns() {
+        for (pattern, destination, matches) in [
+            ("queue:*", "queue:a", true),
+            ("queue:*", "topic:a", false),
+            ("*", "topic:a", true),
+            ("topic:orders", "topic:orders", true),
+            ("topic:orders", "topic:orders2", false),
+            ("topic:orders.*", "topic:orders.eu", true),
+            ("topic:*.eu", "topic:orders.eu", true),
+            ("topic:*.eu", "topic:orders.us", false),
+            ("topic:a*b*c", "topic:a1b2c", true),
+            ("topic:a*b*c", "topic:acb", false),
+        ] {
+            let parsed: Pattern = pattern.parse().unwrap();
+            assert_eq!(parsed.matches(destination), matches, "{pattern} {destination}");
+        }
+        assert!("orders".parse::<Pattern>().is_err());
+        assert!("queue:a b".parse::<Pattern>().is_err());
+    }
+
+    #[test]
+    fn the_first_route_counts_and_an_unknown_destination_says_which_there_are() {
+        let way = |sink| Way { sink, order: Order::Strict };
+        let route = |text: &str, sink| Route { destination: text.parse().unwrap(), way: way(sink) };
+        let mut routes = Routes::new(vec![route("queue:a", 0), route("queue:*", 1)]);
+        let to = |text: &str| text.parse::<Destination>().unwrap();
+        assert_eq!(routes.way(&to("queue:a")), Ok(way(0)));
+        assert_eq!(routes.way(&to("queue:b")), Ok(way(1)));
+        for _ in 0..2 {
+            let reason = routes.way(&to("topic:t")).unwrap_err();
+            assert!(reason.contains("topic:t") && reason.contains("\"queue:a\", \"queue:*\""), "{reason}");
+        }
+    }
+}

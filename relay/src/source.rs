@@ -1,0 +1,243 @@
+//! Where the relay reads from: the outbox of one database.
+//!
+//! A [`Source`] gives out one [`Reader`], which owns the claim on the table and reads rows in their order, and one
+//! [`Writer`] on a connection of its own, which deletes what was confirmed and parks what cannot be delivered. Both end
+//! with their connection: after an error the relay opens a new one. No transaction of theirs is open while anybody waits
+//! for a broker.
+//!
+//! Readers may hand out a row again after a reconnect; the lanes know it. They never hand out a row of a key before an
+//! earlier one of that key, as long as the writers of a key serialise before they insert (promise O).
+
+use async_trait::async_trait;
+use barid::transport::OutgoingRow;
+
+use crate::lane::{Park, RowId};
+
+pub mod decode;
+#[cfg(feature = "mysql")]
+pub mod mysql;
+pub mod open;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+/// One row as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReadRow {
+    /// It can be routed.
+    Row(OutgoingRow),
+    /// Its columns make no message: it is parked with the reason.
+    Malformed {
+        /// Which row.
+        id: RowId,
+        /// Its ordering key, if it has one.
+        key: Option<(String, String)>,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// How much to read.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// At most so many rows.
+    pub rows_max: usize,
+    /// Stop after the row whose payload passes this many bytes.
+    pub bytes_max: usize,
+    /// Positions of the rows that the relay still has, in order. Only filled when [`Source::needs_known`].
+    pub known: Vec<i64>,
+}
+
+/// Which ownership a reader holds. It changes when somebody else owned the source in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Grows with every change of owner.
+    pub epoch: i64,
+}
+
+/// A table that the relay empties.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// The name that the configuration gives it; parked rows carry it.
+    fn name(&self) -> &str;
+
+    /// Whether [`Want::known`] must be filled.
+    fn needs_known(&self) -> bool {
+        false
+    }
+
+    /// Claims the table for this process and starts to read from the beginning of what is there.
+    ///
+    /// # Errors
+    /// [`SourceError::Busy`] while another relay has it; see the other variants for what cannot be read at all.
+    async fn reader(&self) -> Result<(Claim, Box<dyn Reader>), SourceError>;
+
+    /// A connection for deleting and parking.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or refuses.
+    async fn writer(&self) -> Result<Box<dyn Writer>, SourceError>;
+}
+
+/// Reads rows in their order.
+#[async_trait]
+pub trait Reader: Send {
+    /// The next rows that this reader has not handed out yet; none when there are none now. Returns at once.
+    ///
+    /// # Errors
+    /// When the connection is lost: the reader is of no more use.
+    async fn read(&mut self, want: &Want) -> Result<Vec<ReadRow>, SourceError>;
+}
+
+/// Takes rows out of the outbox.
+#[async_trait]
+pub trait Writer: Send {
+    /// Deletes rows by position and id; returns how many there were. A row that is gone already is fine.
+    ///
+    /// # Errors
+    /// When it is not known to have been done. Doing it again does no harm.
+    async fn delete(&mut self, rows: &[RowId]) -> Result<u64, SourceError>;
+
+    /// Moves rows into `relay_parked`, in one transaction. A row that is gone already is fine.
+    ///
+    /// # Errors
+    /// When it is not known to have been done. Doing it again does no harm.
+    async fn park(&mut self, rows: &[Park]) -> Result<(), SourceError>;
+
+    /// The keys that have parked rows of this source: (`aggregatetype`, `aggregateid`).
+    ///
+    /// # Errors
+    /// When the database fails, or [`SourceError::TooManyHeld`].
+    async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError>;
+}
+
+/// Keys that parked rows may hold before the relay stops instead of filling its memory.
+pub const HELD_KEYS_MAX: i64 = 1_000_000;
+
+/// What can go wrong between the relay and its source. No variant shows a password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The database failed or was lost. The relay opens a new connection.
+    #[error("source {source_name}: {doing} failed: {cause}")]
+    Database {
+        /// The source.
+        source_name: String,
+        /// What was being done.
+        doing: &'static str,
+        /// What the database said.
+        #[source]
+        cause: sqlx::Error,
+    },
+    /// No answer in time. The relay opens a new connection.
+    #[error("source {source_name}: {doing} was not answered within {after_s} s")]
+    Timeout {
+        /// The source.
+        source_name: String,
+        /// What was being done.
+        doing: &'static str,
+        /// The bound.
+        after_s: u64,
+    },
+    /// Another relay has the table. This one waits.
+    #[error("source {source_name}: another relay is working on its outbox; waiting for it to stop")]
+    Busy {
+        /// The source.
+        source_name: String,
+    },
+    /// The address leads to a replica, whose snapshots are incomplete. Point it at the primary.
+    #[error(
+        "source {source_name}: {place} is a replica (pg_is_in_recovery), which cannot be read without losing rows; \
+         set [source.{source_name}] url to the primary"
+    )]
+    Replica {
+        /// The source.
+        source_name: String,
+        /// The address without credentials.
+        place: String,
+    },
+    /// A transaction pooler sits between. Connect to the database itself, or through a session pool.
+    #[error(
+        "source {source_name}: {place} is a pooler in transaction mode (PgBouncer or the like): statements of one session end \
+         on different backends, so neither the claim nor the snapshots can be trusted; set [source.{source_name}] url to \
+         the database itself or to a pool in session mode"
+    )]
+    Pooler {
+        /// The source.
+        source_name: String,
+        /// The address without credentials.
+        place: String,
+    },
+    /// More keys are held by parked rows than can be remembered. Retry or skip parked rows first.
+    #[error(
+        "source {source_name}: parked rows hold more than {HELD_KEYS_MAX} keys; look at relay_parked, repair the cause, and \
+         retry or remove rows before starting the relay again"
+    )]
+    TooManyHeld {
+        /// The source.
+        source_name: String,
+    },
+    /// The database cannot be a source as it is.
+    #[error("source {source_name}: {cause}; {remedy}")]
+    Unsuitable {
+        /// The source.
+        source_name: String,
+        /// Why not.
+        cause: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+impl SourceError {
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Database { cause, .. } => !is_about_the_schema(cause),
+            Self::Timeout { .. } | Self::Busy { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// A table or column that is missing, or a permission: it needs a person.
+fn is_about_the_schema(error: &sqlx::Error) -> bool {
+    let Some(answer) = error.as_database_error() else { return false };
+    let code = answer.code().unwrap_or_default();
+    // PostgreSQL, then MariaDB and MySQL: unknown table, unknown column, no permission.
+    matches!(&*code, "42P01" | "42703" | "42501" | "42S02" | "42S22" | "42000")
+        || answer.message().starts_with("no such table")
+}
+
+/// Runs statements within the bound of every database call, and says what was being done when one fails.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    name: &'a str,
+}
+
+impl At<'_> {
+    async fn bounded<T>(
+        self,
+        doing: &'static str,
+        call: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, SourceError> {
+        let after = barid::limits::CALL_TIMEOUT;
+        let source_name = || self.name.to_owned();
+        match tokio::time::timeout(after, call).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(cause)) => Err(SourceError::Database { source_name: source_name(), doing, cause }),
+            Err(_) => {
+                Err(SourceError::Timeout { source_name: source_name(), doing, after_s: after.as_secs() })
+            }
+        }
+    }
+
+    fn not_too_many(self, keys: Vec<(String, String)>) -> Result<Vec<(String, String)>, SourceError> {
+        if keys.len() > usize::try_from(HELD_KEYS_MAX).unwrap_or(usize::MAX) {
+            return Err(SourceError::TooManyHeld { source_name: self.name.to_owned() });
+        }
+        Ok(keys)
+    }
+}

@@ -1,0 +1,104 @@
+//! From the columns of a row to what the lanes work with: the same for all databases.
+
+use barid::{Destination, Headers, transport::OutgoingRow};
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::ReadRow;
+use crate::lane::RowId;
+
+/// The columns of the outbox as a driver delivers them.
+#[derive(Debug)]
+pub struct Columns {
+    /// `seq`
+    pub seq: i64,
+    /// `id`
+    pub id: Uuid,
+    /// `destination`
+    pub destination: String,
+    /// `aggregatetype`
+    pub aggregatetype: String,
+    /// `aggregateid`
+    pub aggregateid: Option<String>,
+    /// `type`
+    pub name: String,
+    /// `payload`
+    pub payload: Option<Vec<u8>>,
+    /// `headers`, as JSON text
+    pub headers: String,
+    /// `tracingspancontext`
+    pub tracingspancontext: Option<String>,
+}
+
+impl Columns {
+    /// Parses what has to be parsed; a row that makes no message says why.
+    #[must_use]
+    pub fn parse(self) -> ReadRow {
+        let (destination, headers) = match (self.destination.parse::<Destination>(), headers(&self.headers)) {
+            (Ok(destination), Ok(headers)) => (destination, headers),
+            (Err(error), _) => return self.malformed(format!("{error}; correct what writes this row")),
+            (_, Err(error)) => {
+                return self.malformed(format!("headers are not a JSON object of strings: {error}"));
+            }
+        };
+        ReadRow::Row(OutgoingRow {
+            seq: self.seq,
+            id: self.id,
+            destination,
+            aggregatetype: self.aggregatetype,
+            aggregateid: self.aggregateid,
+            name: self.name,
+            payload: self.payload.map(Bytes::from),
+            headers,
+            tracingspancontext: self.tracingspancontext,
+        })
+    }
+
+    fn malformed(self, reason: String) -> ReadRow {
+        let key = self.aggregateid.map(|aggregateid| (self.aggregatetype, aggregateid));
+        ReadRow::Malformed { id: RowId { seq: self.seq, id: self.id }, key, reason }
+    }
+}
+
+fn headers(text: &str) -> Result<Headers, serde_json::Error> {
+    if text == "{}" { Ok(Headers::new()) } else { serde_json::from_str(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(destination: &str, headers: &str) -> Columns {
+        Columns {
+            seq: 7,
+            id: Uuid::nil(),
+            destination: destination.to_owned(),
+            aggregatetype: "order".to_owned(),
+            aggregateid: Some("1".to_owned()),
+            name: "orders.placed".to_owned(),
+            payload: Some(vec![1]),
+            headers: headers.to_owned(),
+            tracingspancontext: None,
+        }
+    }
+
+    #[test]
+    fn a_row_keeps_its_headers() {
+        let ReadRow::Row(row) = columns("queue:a", r#"{"x": "1"}"#).parse() else { panic!("malformed") };
+        assert_eq!(row.headers.get("x"), Some("1"));
+    }
+
+    #[test]
+    fn what_makes_no_message_says_why_and_keeps_its_key() {
+        for (destination, headers, says) in [
+            ("shipping", "{}", "shipping"),
+            ("queue:a", r#"{"x": 1}"#, "headers"),
+            ("queue:a", "[]", "headers"),
+        ] {
+            let row = columns(destination, headers).parse();
+            let ReadRow::Malformed { id, key, reason } = row else { panic!("{destination} was accepted") };
+            assert_eq!((id.seq, key), (7, Some(("order".to_owned(), "1".to_owned()))));
+            assert!(reason.contains(says), "{reason}");
+        }
+    }
+}

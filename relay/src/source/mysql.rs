@@ -1,0 +1,59 @@
+//! MariaDB and MySQL: the head of the table, again and again.
+//!
+//! There are no snapshots to compare here, so each read looks at the table from its beginning, under READ COMMITTED, and
+//! leaves out what the relay still has. That finds every row as soon as it commits, and two rows of a key in their order:
+//! when the second is visible, the first is visible too and has the smaller `seq`. The price is that rows in flight are
+//! passed over by every read; their number is bounded by the relay's buffer.
+
+use async_trait::async_trait;
+use sqlx::{MySqlPool, mysql::MySqlConnectOptions};
+use uuid::Uuid;
+
+use super::{At, Claim, Reader, Source, SourceError, Writer};
+
+mod reader;
+mod session;
+mod writer;
+
+/// The outbox of a MariaDB or MySQL database.
+#[derive(Debug)]
+pub struct MySqlSource {
+    name: String,
+    /// Who this relay is, in `relay_source`.
+    owner: String,
+    options: MySqlConnectOptions,
+}
+
+impl MySqlSource {
+    /// The outbox in the database that `pool` is connected to. The pool only lends its address: the source keeps two
+    /// connections of its own.
+    #[must_use]
+    pub fn new(name: impl Into<String>, pool: &MySqlPool) -> Self {
+        let owner = format!("process {} / {}", std::process::id(), Uuid::now_v7());
+        Self { owner, name: name.into(), options: (*pool.connect_options()).clone() }
+    }
+
+    fn at(&self) -> At<'_> {
+        At { name: &self.name }
+    }
+}
+
+#[async_trait]
+impl Source for MySqlSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn needs_known(&self) -> bool {
+        true
+    }
+
+    async fn reader(&self) -> Result<(Claim, Box<dyn Reader>), SourceError> {
+        let (claim, reader) = reader::HeadReader::open(self).await?;
+        Ok((claim, Box::new(reader)))
+    }
+
+    async fn writer(&self) -> Result<Box<dyn Writer>, SourceError> {
+        Ok(Box::new(writer::MySqlWriter::open(self).await?))
+    }
+}

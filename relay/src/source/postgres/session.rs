@@ -1,0 +1,100 @@
+//! Opening sessions: the settings that they need, and what they refuse.
+
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
+
+use super::PostgresSource;
+use crate::source::{Claim, SourceError};
+
+/// What every session of the relay sets. A dead relay's backend must not keep its claim for hours: the server gives up on a
+/// silent peer after about ten seconds.
+const SETTINGS: &str = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
+    SET tcp_user_timeout = 10000; SET default_transaction_isolation = 'read committed'; \
+    SET idle_in_transaction_session_timeout = 60000; ";
+
+/// The planner's statistics of a queue table are always wrong: without this it may read the whole table for a window.
+const READER_SETTINGS: &str = "SET enable_seqscan = off";
+
+/// Losing an acknowledged DELETE to a crash of the server causes a duplicate, never a loss.
+const WRITER_SETTINGS: &str = "SET synchronous_commit = off";
+
+/// Opens a session for reading and claims the outbox.
+pub(super) async fn reader(source: &PostgresSource) -> Result<(PgConnection, Claim), SourceError> {
+    let mut session = connect(source, READER_SETTINGS).await?;
+    refuse_a_replica(source, &mut session).await?;
+    refuse_a_pooler(source, &mut session).await?;
+    let claim = claim(source, &mut session).await?;
+    Ok((session, claim))
+}
+
+/// Opens a session for deleting and parking.
+pub(super) async fn writer(source: &PostgresSource) -> Result<PgConnection, SourceError> {
+    connect(source, WRITER_SETTINGS).await
+}
+
+async fn connect(source: &PostgresSource, settings: &str) -> Result<PgConnection, SourceError> {
+    let at = source.at();
+    let mut session = at.bounded("connecting", source.options.connect()).await?;
+    let text = sqlx::AssertSqlSafe(format!("{SETTINGS}{settings}"));
+    at.bounded("opening a session", session.execute(sqlx::raw_sql(text))).await?;
+    Ok(session)
+}
+
+async fn refuse_a_replica(source: &PostgresSource, session: &mut PgConnection) -> Result<(), SourceError> {
+    let asked = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(session);
+    if source.at().bounded("asking whether this is a replica", asked).await? {
+        return Err(SourceError::Replica { source_name: source.name.clone(), place: source.place() });
+    }
+    Ok(())
+}
+
+/// In a transaction pool a session has no backend of its own: a second session that opens a transaction gets the backend that
+/// the first one has just used, together with the settings that the first one made there.
+async fn refuse_a_pooler(source: &PostgresSource, session: &mut PgConnection) -> Result<(), SourceError> {
+    let at = source.at();
+    let mark = uuid::Uuid::now_v7().to_string();
+    let first: i32 = at
+        .bounded("marking the session", async {
+            let marked = sqlx::query("SELECT pg_backend_pid(), set_config('barid.session', $1, false)");
+            marked.bind(&mark).fetch_one(&mut *session).await?.try_get(0)
+        })
+        .await?;
+    let mut other = at.bounded("connecting", source.options.connect()).await?;
+    let shared = async {
+        other.execute("BEGIN").await?;
+        let seen = "SELECT pg_backend_pid(), coalesce(current_setting('barid.session', true), '')";
+        let row = sqlx::query(seen).fetch_one(&mut other).await?;
+        let (pid, found): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+        let mut shared = pid == first || found == mark;
+        if !shared {
+            // While the other session holds its backend, this one must still be on its own.
+            let own: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *session).await?;
+            shared = own != first;
+        }
+        other.execute("ROLLBACK").await?;
+        Ok(shared)
+    };
+    let shared = at.bounded("looking for a pooler", shared).await?;
+    at.bounded("closing a session", other.close()).await?;
+    if shared {
+        return Err(SourceError::Pooler { source_name: source.name.clone(), place: source.place() });
+    }
+    Ok(())
+}
+
+/// Takes the outbox for this process. The lock belongs to the session, so it ends with it; the epoch tells whether somebody
+/// else had it in between.
+async fn claim(source: &PostgresSource, session: &mut PgConnection) -> Result<Claim, SourceError> {
+    let at = source.at();
+    let lock =
+        "SELECT pg_try_advisory_lock(hashtextextended('barid-relay', 'outbox'::regclass::oid::bigint))";
+    if !at.bounded("claiming the outbox", sqlx::query_scalar(lock).fetch_one(&mut *session)).await? {
+        return Err(SourceError::Busy { source_name: source.name.clone() });
+    }
+    let enter = sqlx::query_scalar(
+        "INSERT INTO relay_source AS s (source, epoch, owner) VALUES ($1, 1, $2) ON CONFLICT (source) DO UPDATE \
+         SET epoch = s.epoch + CASE WHEN s.owner = excluded.owner THEN 0 ELSE 1 END, owner = excluded.owner, updated_at = now() \
+         RETURNING s.epoch",
+    );
+    let enter = enter.bind(&source.name).bind(&source.owner).fetch_one(session);
+    Ok(Claim { epoch: at.bounded("entering the claim", enter).await? })
+}

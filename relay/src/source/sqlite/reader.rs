@@ -1,0 +1,73 @@
+//! The cursor: rows after the last one, when somebody has committed.
+
+use std::{fs::File, sync::Arc};
+
+use async_trait::async_trait;
+use sqlx::{Row, Sqlite, pool::PoolConnection, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use crate::source::{At, ReadRow, Reader, SourceError, Want, decode::Columns};
+
+const READ: &str = "SELECT seq, id, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext \
+    FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?";
+
+/// Reads what was committed since its last read.
+pub(super) struct CursorReader {
+    name: Arc<str>,
+    connection: PoolConnection<Sqlite>,
+    after: i64,
+    /// The version of the file at the last read that found nothing more.
+    version: Option<i64>,
+    /// Held, not used: the claim ends with the reader.
+    _lock: File,
+}
+
+impl CursorReader {
+    pub(super) fn new(name: Arc<str>, lock: File, connection: PoolConnection<Sqlite>) -> Self {
+        Self { name, connection, after: i64::MIN, version: None, _lock: lock }
+    }
+}
+
+#[async_trait]
+impl Reader for CursorReader {
+    async fn read(&mut self, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
+        let at = At { name: &self.name };
+        let asked = sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut *self.connection);
+        let version: i64 = at.bounded("asking for the file's version", asked).await?;
+        if self.version == Some(version) {
+            return Ok(Vec::new());
+        }
+        let limit = i64::try_from(want.rows_max).unwrap_or(i64::MAX);
+        let read = sqlx::query(READ).bind(self.after).bind(limit).fetch_all(&mut *self.connection);
+        let found = at.bounded("reading the outbox", read).await?;
+        let (mut rows, mut bytes, mut complete) =
+            (Vec::with_capacity(found.len()), 0, found.len() < want.rows_max);
+        for row in found {
+            let columns = at.bounded("reading a row", async { columns(&row) }).await?;
+            bytes += columns.payload.as_ref().map_or(0, Vec::len);
+            self.after = columns.seq;
+            rows.push(columns.parse());
+            if bytes > want.bytes_max {
+                complete = false;
+                break;
+            }
+        }
+        // What was committed between the two statements changes the version and is found next time.
+        self.version = complete.then_some(version);
+        Ok(rows)
+    }
+}
+
+fn columns(row: &SqliteRow) -> Result<Columns, sqlx::Error> {
+    Ok(Columns {
+        seq: row.try_get(0)?,
+        id: row.try_get::<Uuid, _>(1)?,
+        destination: row.try_get(2)?,
+        aggregatetype: row.try_get(3)?,
+        aggregateid: row.try_get(4)?,
+        name: row.try_get(5)?,
+        payload: row.try_get(6)?,
+        headers: row.try_get(7)?,
+        tracingspancontext: row.try_get(8)?,
+    })
+}

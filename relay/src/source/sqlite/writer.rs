@@ -1,0 +1,81 @@
+//! Deleting and parking, each batch in a short transaction behind the file's lock.
+
+use async_trait::async_trait;
+use barid::store::held::{CommitError, HeldTransaction};
+use sqlx::Sqlite;
+
+use super::SqliteSource;
+use crate::{
+    lane::{Park, RowId},
+    source::{HELD_KEYS_MAX, SourceError, Writer},
+};
+
+const DELETE: &str = "DELETE FROM outbox WHERE seq = ? AND id = ?";
+
+const COPY: &str = "INSERT OR IGNORE INTO relay_parked (source, id, seq, destination, aggregatetype, aggregateid, type, \
+      payload, headers, tracingspancontext, created_at, state, attempts, last_error) \
+    SELECT ?, id, seq, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext, created_at, \
+      ?, ?, ? FROM outbox WHERE seq = ? AND id = ?";
+
+const HELD: &str = "SELECT DISTINCT aggregatetype, aggregateid FROM relay_parked \
+    WHERE source = ? AND aggregateid IS NOT NULL LIMIT ?";
+
+pub(super) struct SqliteWriter {
+    source: SqliteSource,
+}
+
+impl SqliteWriter {
+    pub(super) fn new(source: SqliteSource) -> Self {
+        Self { source }
+    }
+}
+
+#[async_trait]
+impl Writer for SqliteWriter {
+    async fn delete(&mut self, rows: &[RowId]) -> Result<u64, SourceError> {
+        let deleted = async {
+            let mut transaction = HeldTransaction::begin_immediate(&self.source.pool).await?;
+            let mut deleted = 0;
+            for row in rows {
+                let one = sqlx::query(DELETE).bind(row.seq).bind(row.id);
+                deleted += one.execute(transaction.connection()).await?.rows_affected();
+            }
+            commit(transaction).await?;
+            Ok(deleted)
+        };
+        self.source.at().bounded("deleting confirmed rows", deleted).await
+    }
+
+    async fn park(&mut self, rows: &[Park]) -> Result<(), SourceError> {
+        let parked = async {
+            let mut transaction = HeldTransaction::begin_immediate(&self.source.pool).await?;
+            for park in rows {
+                let copy =
+                    sqlx::query(COPY).bind(&*self.source.name).bind(park.state.as_str()).bind(park.attempts);
+                let copy = copy.bind(&park.reason).bind(park.row.seq).bind(park.row.id);
+                copy.execute(transaction.connection()).await?;
+                let delete = sqlx::query(DELETE).bind(park.row.seq).bind(park.row.id);
+                delete.execute(transaction.connection()).await?;
+            }
+            commit(transaction).await
+        };
+        self.source.at().bounded("parking rows", parked).await
+    }
+
+    async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError> {
+        let at = self.source.at();
+        let asked = sqlx::query_as(HELD)
+            .bind(&*self.source.name)
+            .bind(HELD_KEYS_MAX + 1)
+            .fetch_all(&self.source.pool);
+        at.not_too_many(at.bounded("loading held keys", asked).await?)
+    }
+}
+
+/// Both kinds of failure mean the same here: do it again.
+async fn commit(transaction: HeldTransaction<Sqlite>) -> Result<(), sqlx::Error> {
+    transaction.commit().await.map_err(|error| match error {
+        CommitError::NotCommitted(cause) | CommitError::Unknown(cause) => cause,
+        other => sqlx::Error::Protocol(other.to_string()),
+    })
+}
