@@ -5,12 +5,13 @@
 //! trips (the ratio is against this one), and *pooled*, where it takes a connection from the pool for each message.
 
 mod by_hand;
+mod spent;
 mod subject;
 mod wire;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -23,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Pool, pool::PoolOptions};
 use tokio::task::JoinSet;
 
-use crate::report::{Report, Round, median, rate};
+use crate::report::{Report, Round, rate};
+use spent::Spent;
 use subject::{Subject, Work};
 
 /// What to run.
@@ -41,6 +43,12 @@ pub(crate) struct Options {
     /// Messages of each side in each round.
     #[arg(long, default_value_t = 6000)]
     messages: usize,
+    /// Slices of a round: the sides take turns after each, so that what disturbs the machine disturbs all of them.
+    #[arg(long, default_value_t = 10)]
+    slices: usize,
+    /// The process id of the server, when it runs on this machine: shows what a message costs it, its children included.
+    #[arg(long)]
+    server_pid: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -106,18 +114,17 @@ async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
     let database = DB::database().await;
     // Larger than what is in flight, so that nobody waits for a connection; one for each side, so that neither side inherits
     // the other's connections.
-    let pool =
-        |_| PoolOptions::<DB>::new().max_connections(options.in_flight + 8).connect_lazy(&database.url);
+    let pool = |_| PoolOptions::<DB>::new().max_connections(options.in_flight + 8).connect_lazy(&database.url);
     let pools = [pool(Side::Ours)?, pool(Side::Held)?, pool(Side::Pooled)?];
     schema::apply(&DB::any(&database.pool)).await.context("applying the schema")?;
     DB::create_business_table(&database.pool).await?;
     let bus = bus(pools[0].clone())?;
 
-    let run = async |side, messages| {
-        DB::empty(&database.pool).await?;
+    let run = async |side, messages: std::ops::Range<usize>| {
+        let count = messages.len();
         let work = Arc::new(Queue::new(messages));
         let mut workers = JoinSet::new();
-        let began = Instant::now();
+        let before = Spent::until_now(options.server_pid);
         for _ in 0..options.in_flight {
             let work = Arc::clone(&work);
             match side {
@@ -129,40 +136,53 @@ async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
         while let Some(worker) = workers.join_next().await {
             worker??;
         }
-        let took = began.elapsed();
-        let counts = DB::counts(&database.pool).await?;
-        ensure!(
-            counts == [i64::try_from(messages)?; 3],
-            "{side:?} left {counts:?} rows for {messages} messages"
-        );
-        Ok(rate(messages, took))
+        anyhow::Ok((count, Spent::until_now(options.server_pid) - before))
     };
 
     // Connections are made and statements prepared before anything is measured.
+    let warm_up = options.messages.min(40 * options.in_flight as usize);
     for side in SIDES {
-        run(side, options.messages.min(40 * options.in_flight as usize)).await?;
+        DB::empty(&database.pool).await?;
+        run(side, 0..warm_up).await?;
     }
     let mut report = Report::new("handle");
-    let mut held_by_pooled = Vec::new();
     for round in 0..options.rounds {
-        let mut rates = [0.0; SIDES.len()];
-        for turn in 0..SIDES.len() {
-            let side = SIDES[(round + turn) % SIDES.len()];
-            rates[side as usize] = run(side, options.messages).await?;
+        DB::empty(&database.pool).await?;
+        let mut spent = [(0, Spent::default()); SIDES.len()];
+        let slices = options.slices.clamp(1, options.messages.max(1));
+        let mut first = 0;
+        for slice in 0..slices {
+            let messages = options.messages * (slice + 1) / slices - options.messages * slice / slices;
+            for turn in 0..SIDES.len() {
+                let side = SIDES[(round + slice + turn) % SIDES.len()];
+                let (count, slice) = run(side, first..first + messages).await?;
+                first += messages;
+                let (all, sum) = &mut spent[side as usize];
+                *all += count;
+                *sum = *sum + slice;
+            }
         }
-        let [ours, held, pooled] = rates;
-        held_by_pooled.push(ours / pooled);
-        report.round(Round { ours, bare: held, others: vec![("ours/pooled", ours / pooled)] });
+        let (counts, expected) = (DB::counts(&database.pool).await?, i64::try_from(first)?);
+        ensure!(counts == [expected; 3], "{counts:?} rows are left of {expected} messages");
+        let [ours, held, pooled] = spent.map(|(count, spent)| rate(count, spent.time));
+        let mut others = vec![("ours/pooled", ours / pooled)];
+        let micros = |side: Side, of: fn(&Spent) -> Duration| {
+            let (count, spent) = &spent[side as usize];
+            1e6 / rate(*count, of(spent))
+        };
+        others.push(("ours client us", micros(Side::Ours, |spent| spent.client)));
+        others.push(("bare client us", micros(Side::Held, |spent| spent.client)));
+        if options.server_pid.is_some() {
+            others.push(("ours server us", micros(Side::Ours, |spent| spent.server)));
+            others.push(("bare server us", micros(Side::Held, |spent| spent.server)));
+        }
+        report.round(Round { ours, bare: held, others });
     }
     report.condition("database", DB::version(&database.pool).await?);
     report.condition("in_flight", options.in_flight);
     report.condition("rounds", options.rounds);
     report.condition("messages", options.messages);
-    report.condition("ratio_to_pooled", median(held_by_pooled.into_iter()));
-    report.condition(
-        "round_trips_beyond_handler",
-        wire::round_trips_beyond_handler::<DB>(&database.url).await?,
-    );
+    report.condition("round_trips_beyond_handler", wire::round_trips_beyond_handler::<DB>(&database.url).await?);
     report.condition("version", env!("CARGO_PKG_VERSION"));
     for pool in pools {
         pool.close().await;
@@ -175,8 +195,8 @@ async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
 struct Queue(Mutex<std::vec::IntoIter<Work>>);
 
 impl Queue {
-    fn new(messages: usize) -> Self {
-        Self(Mutex::new((0..messages).map(Work::new).collect::<Vec<_>>().into_iter()))
+    fn new(messages: std::ops::Range<usize>) -> Self {
+        Self(Mutex::new(messages.map(Work::new).collect::<Vec<_>>().into_iter()))
     }
 
     fn take(&self) -> Option<Work> {

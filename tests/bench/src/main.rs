@@ -6,6 +6,8 @@
 //!
 //! The servers come from the environment, as in the tests: `tests/run` starts them.
 
+mod bare;
+mod drain;
 mod handle;
 mod report;
 
@@ -23,12 +25,15 @@ struct Args {
 enum Bench {
     /// Unit of work, outbox and idempotency against the same SQL by hand in five statements.
     Handle(handle::Options),
+    /// A backlog through the relay against a loop by hand that reads, publishes and deletes.
+    Drain(drain::Options),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let report = match Args::parse().bench {
         Bench::Handle(options) => handle::run(&options).await?,
+        Bench::Drain(options) => drain::run(&options).await?,
     };
     report.print();
     Ok(())
