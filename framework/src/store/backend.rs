@@ -53,16 +53,19 @@ pub trait Backend: Database + sealed::Sealed {
 
     /// Sends the opening text: the transaction, the idempotency record, the savepoint `barid_unit`.
     ///
-    /// On [`Recorded::Fresh`] and [`Recorded::Duplicate`] the transaction is open and usable.
+    /// On [`Recorded::Fresh`] and [`Recorded::Duplicate`] the transaction is open and usable. Sets `prepared` when the
+    /// session has the statements that make the closing text cheap.
     fn open(
         connection: &mut Self::Connection,
         key: Option<&IdempotencyKey>,
+        prepared: &mut bool,
     ) -> impl Future<Output = Result<Recorded, sqlx::Error>> + Send;
 
     /// Sends the closing text: the release of the savepoint first, then the outbox rows, then COMMIT.
     fn commit(
         connection: &mut Self::Connection,
         rows: &[OutgoingRow],
+        prepared: bool,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// Inserts outbox rows with bound parameters, in the order given.
@@ -113,6 +116,9 @@ pub(crate) fn verdict_by(
     }
 }
 
+const RELEASE: &str = "RELEASE SAVEPOINT barid_unit;";
+const COMMIT: &str = "COMMIT";
+
 /// How a database writes values into SQL text. Each appends one literal that holds nothing but hex and what the database's
 /// syntax needs around it.
 pub(crate) trait Literals {
@@ -148,44 +154,56 @@ pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
 /// The release comes first: it fails when the transaction is aborted or was ended by hand or by a DDL statement, and nothing
 /// after it runs. An insert before it would commit on its own then.
 pub(crate) fn closing<L: Literals>(rows: &[OutgoingRow]) -> Option<String> {
-    const RELEASE: &str = "RELEASE SAVEPOINT barid_unit;";
-    const COMMIT: &str = "COMMIT";
     if rows.is_empty() {
         return Some([RELEASE, COMMIT].concat());
     }
+    let mut out = closing_begun(rows)?;
+    for part in ["INSERT INTO outbox(", OUTBOX_COLUMNS, ")VALUES"] {
+        out.push_str(part);
+    }
+    for (at, row) in rows.iter().enumerate() {
+        out.push_str(if at == 0 { "(" } else { ",(" });
+        push_row::<L>(&mut out, row);
+        out.push(')');
+    }
+    closing_ended(out)
+}
+
+/// The closing text up to the insert, with room for the rest. `None` when the text would be too large.
+pub(crate) fn closing_begun(rows: &[OutgoingRow]) -> Option<String> {
     let payload: usize = rows.iter().map(OutgoingRow::payload_len).sum();
     if payload * 2 > crate::limits::OUTBOX_TEXT_BYTES_MAX {
         return None;
     }
     let mut out = String::with_capacity(payload * 2 + 256 + rows.len() * 1024);
-    for part in [RELEASE, "INSERT INTO outbox(", OUTBOX_COLUMNS, ")VALUES"] {
-        out.push_str(part);
-    }
-    for (at, row) in rows.iter().enumerate() {
-        out.push_str(if at == 0 { "(" } else { ",(" });
-        L::id(&mut out, row.id);
-        out.push(',');
-        L::text(&mut out, &row.destination.to_string());
-        out.push(',');
-        L::text(&mut out, &row.aggregatetype);
-        out.push(',');
-        or_null(&mut out, row.aggregateid.as_deref(), L::text);
-        out.push(',');
-        L::text(&mut out, &row.name);
-        out.push(',');
-        or_null(&mut out, row.payload.as_deref(), L::bytes);
-        out.push(',');
-        L::json(&mut out, &headers_json(row));
-        out.push(',');
-        or_null(&mut out, row.tracingspancontext.as_deref(), L::text);
-        out.push(')');
-        if out.len() > crate::limits::OUTBOX_TEXT_BYTES_MAX {
-            return None;
-        }
-    }
+    out.push_str(RELEASE);
+    Some(out)
+}
+
+/// The closing text with its end. `None` when it has become too large.
+pub(crate) fn closing_ended(mut out: String) -> Option<String> {
     out.push(';');
     out.push_str(COMMIT);
-    Some(out)
+    (out.len() <= crate::limits::OUTBOX_TEXT_BYTES_MAX).then_some(out)
+}
+
+/// Writes the values of [`OUTBOX_COLUMNS`].
+pub(crate) fn push_row<L: Literals>(out: &mut String, row: &OutgoingRow) {
+    L::id(out, row.id);
+    out.push(',');
+    L::text(out, &row.destination.to_string());
+    out.push(',');
+    L::text(out, &row.aggregatetype);
+    out.push(',');
+    or_null(out, row.aggregateid.as_deref(), L::text);
+    out.push(',');
+    L::text(out, &row.name);
+    out.push(',');
+    or_null(out, row.payload.as_deref(), L::bytes);
+    out.push(',');
+    L::json(out, &headers_json(row));
+    out.push(',');
+    or_null(out, row.tracingspancontext.as_deref(), L::text);
 }
 
 fn or_null<T: ?Sized>(out: &mut String, value: Option<&T>, literal: fn(&mut String, &T)) {

@@ -40,13 +40,21 @@ pub struct UnitConnection<DB: Backend> {
     connection: Option<PoolConnection<DB>>,
     /// Whether a transaction may be open: then dropping severs.
     open: bool,
+    /// Whether the session has the statements that make the closing text cheap.
+    prepared: bool,
     poisoned: AtomicBool,
     savepoints: u32,
 }
 
 impl<DB: Backend> UnitConnection<DB> {
     pub(super) fn hold(connection: PoolConnection<DB>) -> Self {
-        Self { connection: Some(connection), open: false, poisoned: AtomicBool::new(false), savepoints: 0 }
+        Self {
+            connection: Some(connection),
+            open: false,
+            prepared: false,
+            poisoned: AtomicBool::new(false),
+            savepoints: 0,
+        }
     }
 
     fn live(&mut self) -> Result<&mut DB::Connection, sqlx::Error> {
@@ -56,11 +64,15 @@ impl<DB: Backend> UnitConnection<DB> {
     pub(super) async fn open(&mut self, key: Option<&IdempotencyKey>) -> Result<Recorded, sqlx::Error> {
         // Before the text is sent: a future that is dropped from here on leaves a transaction that must be severed.
         self.open = true;
-        DB::open(self.live()?, key).await
+        let mut prepared = false;
+        let recorded = DB::open(self.live()?, key, &mut prepared).await;
+        self.prepared = prepared;
+        recorded
     }
 
     pub(super) async fn finish(&mut self, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
-        DB::commit(self.live()?, rows).await?;
+        let prepared = self.prepared;
+        DB::commit(self.live()?, rows, prepared).await?;
         self.open = false;
         Ok(())
     }

@@ -32,6 +32,7 @@ impl Backend for MySql {
     async fn open(
         connection: &mut MySqlConnection,
         key: Option<&IdempotencyKey>,
+        _: &mut bool,
     ) -> Result<Recorded, sqlx::Error> {
         let error = match connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await {
             Ok(_) => return Ok(Recorded::Fresh),
@@ -52,7 +53,11 @@ impl Backend for MySql {
         }
     }
 
-    async fn commit(connection: &mut MySqlConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
+    async fn commit(
+        connection: &mut MySqlConnection,
+        rows: &[OutgoingRow],
+        _: bool,
+    ) -> Result<(), sqlx::Error> {
         if let Some(closing) = backend::closing::<text::Text>(rows) {
             connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
             return Ok(());

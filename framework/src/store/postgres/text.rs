@@ -4,7 +4,8 @@ use uuid::Uuid;
 
 use crate::{
     limits::IDEMPOTENCY_WAIT,
-    store::backend::{IdempotencyKey, Literals, push_hex},
+    store::backend::{self, IdempotencyKey, Literals, push_hex},
+    transport::OutgoingRow,
 };
 
 /// How PostgreSQL writes values.
@@ -36,20 +37,82 @@ impl Literals for Text {
     }
 }
 
+/// Without an idempotency record.
+pub(super) const OPENING: &str = "BEGIN;SAVEPOINT barid_unit";
+
+/// The statements that the texts execute. The outbox comes first: a session that has the second one has both. Their
+/// parameters are bytes, so that the texts hold nothing but hex.
+pub(super) const PREPARE: [&str; 2] = [
+    "PREPARE barid_outbox(uuid,bytea,bytea,bytea,bytea,bytea,bytea,bytea)AS INSERT INTO outbox(id,destination,\
+     aggregatetype,aggregateid,type,payload,headers,tracingspancontext)VALUES($1,convert_from($2,'UTF8'),\
+     convert_from($3,'UTF8'),convert_from($4,'UTF8'),convert_from($5,'UTF8'),$6,convert_from($7,'UTF8')::jsonb,\
+     convert_from($8,'UTF8'))",
+    "PREPARE barid_idempotency(uuid,bytea)AS INSERT INTO idempotency(message_id,scope)\
+     VALUES($1,convert_from($2,'UTF8'))ON CONFLICT DO NOTHING",
+];
+
 /// BEGIN, the idempotency record under a lock timeout, the savepoint.
 ///
 /// The record comes before the savepoint, so that a hand-written `ROLLBACK TO SAVEPOINT barid_unit` cannot remove it.
-pub(super) fn opening(key: Option<&IdempotencyKey>) -> String {
-    let Some(key) = key else {
-        return "BEGIN;SAVEPOINT barid_unit".to_owned();
-    };
-    let mut out = format!("BEGIN;SET LOCAL lock_timeout={};", IDEMPOTENCY_WAIT.as_millis());
-    out.push_str("INSERT INTO idempotency(message_id,scope)VALUES(");
-    Text::id(&mut out, key.message_id);
-    out.push(',');
-    Text::text(&mut out, &key.scope);
-    out.push_str(")ON CONFLICT DO NOTHING;SET LOCAL lock_timeout TO DEFAULT;SAVEPOINT barid_unit");
-    out
+pub(super) fn opening(key: &IdempotencyKey) -> String {
+    let mut record = "INSERT INTO idempotency(message_id,scope)VALUES(".to_owned();
+    Text::id(&mut record, key.message_id);
+    record.push(',');
+    Text::text(&mut record, &key.scope);
+    record.push_str(")ON CONFLICT DO NOTHING");
+    opening_with(&record)
+}
+
+/// The same through the prepared statement.
+pub(super) fn opening_prepared(key: &IdempotencyKey) -> String {
+    let mut record = "EXECUTE barid_idempotency(".to_owned();
+    Parameters::id(&mut record, key.message_id);
+    record.push(',');
+    Parameters::text(&mut record, &key.scope);
+    record.push(')');
+    opening_with(&record)
+}
+
+fn opening_with(record: &str) -> String {
+    format!(
+        "BEGIN;SET LOCAL lock_timeout={};{record};SET LOCAL lock_timeout TO DEFAULT;SAVEPOINT barid_unit",
+        IDEMPOTENCY_WAIT.as_millis()
+    )
+}
+
+/// The closing text for one row, through the prepared statement. `None` when it would be too large.
+pub(super) fn closing_prepared(row: &OutgoingRow) -> Option<String> {
+    let mut out = backend::closing_begun(std::slice::from_ref(row))?;
+    out.push_str("EXECUTE barid_outbox(");
+    backend::push_row::<Parameters>(&mut out, row);
+    out.push(')');
+    backend::closing_ended(out)
+}
+
+/// How values are written for the prepared statements.
+struct Parameters;
+
+impl Literals for Parameters {
+    fn id(out: &mut String, id: Uuid) {
+        let mut buffer = Uuid::encode_buffer();
+        out.push('\'');
+        out.push_str(id.hyphenated().encode_lower(&mut buffer));
+        out.push('\'');
+    }
+
+    fn text(out: &mut String, text: &str) {
+        Self::bytes(out, text.as_bytes());
+    }
+
+    fn json(out: &mut String, json: &str) {
+        Self::bytes(out, json.as_bytes());
+    }
+
+    fn bytes(out: &mut String, bytes: &[u8]) {
+        out.push_str("'\\x");
+        push_hex(out, bytes);
+        out.push('\'');
+    }
 }
 
 #[cfg(test)]
@@ -59,8 +122,9 @@ mod tests {
     #[test]
     fn nothing_that_came_from_outside_appears_in_the_text() {
         let key = IdempotencyKey { message_id: Uuid::nil(), scope: "x'); DROP TABLE orders; --".to_owned() };
-        let text = opening(Some(&key));
-        assert!(!text.contains("DROP"), "{text}");
-        assert!(text.contains(&hex::encode("x'); DROP TABLE orders; --")), "{text}");
+        for text in [opening(&key), opening_prepared(&key)] {
+            assert!(!text.contains("DROP"), "{text}");
+            assert!(text.contains(&hex::encode("x'); DROP TABLE orders; --")), "{text}");
+        }
     }
 }

@@ -29,10 +29,27 @@ impl Backend for Postgres {
     async fn open(
         connection: &mut PgConnection,
         key: Option<&IdempotencyKey>,
+        prepared: &mut bool,
     ) -> Result<Recorded, sqlx::Error> {
-        match connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await {
+        let Some(key) = key else {
+            connection.execute(raw_sql(text::OPENING)).await?;
+            return Ok(Recorded::Fresh);
+        };
+        let mut answer = connection.execute(raw_sql(AssertSqlSafe(text::opening_prepared(key)))).await;
+        if is_unprepared(&answer) {
+            // The first unit on this session.
+            prepare(connection).await?;
+            answer = connection.execute(raw_sql(AssertSqlSafe(text::opening_prepared(key)))).await;
+        }
+        *prepared = !is_unprepared(&answer);
+        if !*prepared {
+            // A pooler gives every transaction another session. This one it keeps until it ends.
+            connection.execute(raw_sql("ROLLBACK")).await?;
+            answer = connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await;
+        }
+        match answer {
             // The only statement of the text that affects rows is the insert.
-            Ok(result) if key.is_none() || result.rows_affected() == 1 => Ok(Recorded::Fresh),
+            Ok(result) if result.rows_affected() == 1 => Ok(Recorded::Fresh),
             Ok(_) => Ok(Recorded::Duplicate),
             // lock_not_available, deadlock_detected: a transaction that has not ended holds the key.
             Err(error) if matches!(code(&error).as_deref(), Some("55P03" | "40P01")) => {
@@ -42,8 +59,16 @@ impl Backend for Postgres {
         }
     }
 
-    async fn commit(connection: &mut PgConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
-        if let Some(closing) = backend::closing::<text::Text>(rows) {
+    async fn commit(
+        connection: &mut PgConnection,
+        rows: &[OutgoingRow],
+        prepared: bool,
+    ) -> Result<(), sqlx::Error> {
+        let closing = match rows {
+            [row] if prepared => text::closing_prepared(row),
+            rows => backend::closing::<text::Text>(rows),
+        };
+        if let Some(closing) = closing {
             connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
             return Ok(());
         }
@@ -119,6 +144,26 @@ impl Backend for Postgres {
             .await?;
         Ok(())
     }
+}
+
+/// Prepares the statements of the two texts. Parsing and planning them for every message would cost the server more than
+/// the round trips that the texts save.
+async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    connection.execute(raw_sql("ROLLBACK")).await?;
+    for statement in text::PREPARE {
+        match connection.execute(raw_sql(statement)).await {
+            Err(error) if code(&error).as_deref() != Some(DUPLICATE_PREPARED_STATEMENT) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+const INVALID_SQL_STATEMENT_NAME: &str = "26000";
+const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
+
+fn is_unprepared<T>(answer: &Result<T, sqlx::Error>) -> bool {
+    answer.as_ref().err().and_then(code).as_deref() == Some(INVALID_SQL_STATEMENT_NAME)
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {

@@ -2,9 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::{
-    store::backend::{IdempotencyKey, Literals, push_hex},
-};
+use crate::store::backend::{IdempotencyKey, Literals, push_hex};
 
 /// How SQLite writes values.
 pub(super) struct Text;

@@ -29,6 +29,7 @@ impl Backend for Sqlite {
     async fn open(
         connection: &mut SqliteConnection,
         key: Option<&IdempotencyKey>,
+        _: &mut bool,
     ) -> Result<Recorded, sqlx::Error> {
         let error = match connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await {
             Ok(_) => return Ok(Recorded::Fresh),
@@ -46,7 +47,11 @@ impl Backend for Sqlite {
         }
     }
 
-    async fn commit(connection: &mut SqliteConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
+    async fn commit(
+        connection: &mut SqliteConnection,
+        rows: &[OutgoingRow],
+        _: bool,
+    ) -> Result<(), sqlx::Error> {
         if let Some(closing) = backend::closing::<text::Text>(rows) {
             connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
             return Ok(());
