@@ -72,9 +72,12 @@ impl<P: Publish<Confirm: Unpin>> Windowed<P> {
 
     /// Publishes, and calls `confirmed` for each row that is confirmed meanwhile, in order.
     async fn publish(&mut self, row: &Row, mut confirmed: impl FnMut()) -> anyhow::Result<()> {
-        while self.pending.len() >= self.window {
-            self.oldest().await?;
-            confirmed();
+        if self.pending.len() >= self.window {
+            // Not one for one: confirms come in bunches, and so messages are given to the client in bunches too.
+            while self.pending.len() > self.window - self.window.div_ceil(4) {
+                self.oldest().await?;
+                confirmed();
+            }
         }
         self.pending.push_back(self.client.publish(row)?);
         Ok(())
@@ -168,7 +171,10 @@ pub(crate) async fn drain<P: Publish<Confirm: Unpin>>(
     let deleting = async move {
         let mut deleted = 0;
         while let Some((seqs, permit)) = confirmed.recv().await {
-            let answer = sqlx::query("DELETE FROM outbox WHERE seq = ANY($1)").bind(seqs).execute(&mut *writer).await?;
+            let answer = sqlx::query("DELETE FROM outbox WHERE seq = ANY($1)")
+                .bind(seqs)
+                .execute(&mut *writer)
+                .await?;
             deleted += answer.rows_affected();
             drop(permit);
         }

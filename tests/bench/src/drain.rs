@@ -129,7 +129,8 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
         for turn in 0..SIDES.len() {
             let side = SIDES[(round + turn) % SIDES.len()];
             let measured = tokio::time::timeout(SIDE_MAX, bench.side(side)).await;
-            rates[side as usize] = measured.with_context(|| format!("{side:?} took longer than {SIDE_MAX:?}"))??;
+            rates[side as usize] =
+                measured.with_context(|| format!("{side:?} took longer than {SIDE_MAX:?}"))??;
         }
         round += 1;
         let [ours, bare, publish_only] = rates;
@@ -241,7 +242,11 @@ impl Bench<'_> {
             return Ok(());
         }
         let held = bare::rabbitmq::delete(queue).await?;
-        ensure!(held as usize == self.options.rows, "the queue holds {held} messages for {} rows", self.options.rows);
+        ensure!(
+            held as usize == self.options.rows,
+            "the queue holds {held} messages for {} rows",
+            self.options.rows
+        );
         Ok(())
     }
 }

@@ -114,7 +114,8 @@ async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
     let database = DB::database().await;
     // Larger than what is in flight, so that nobody waits for a connection; one for each side, so that neither side inherits
     // the other's connections.
-    let pool = |_| PoolOptions::<DB>::new().max_connections(options.in_flight + 8).connect_lazy(&database.url);
+    let pool =
+        |_| PoolOptions::<DB>::new().max_connections(options.in_flight + 8).connect_lazy(&database.url);
     let pools = [pool(Side::Ours)?, pool(Side::Held)?, pool(Side::Pooled)?];
     schema::apply(&DB::any(&database.pool)).await.context("applying the schema")?;
     DB::create_business_table(&database.pool).await?;
@@ -182,7 +183,10 @@ async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
     report.condition("in_flight", options.in_flight);
     report.condition("rounds", options.rounds);
     report.condition("messages", options.messages);
-    report.condition("round_trips_beyond_handler", wire::round_trips_beyond_handler::<DB>(&database.url).await?);
+    report.condition(
+        "round_trips_beyond_handler",
+        wire::round_trips_beyond_handler::<DB>(&database.url).await?,
+    );
     report.condition("version", env!("CARGO_PKG_VERSION"));
     for pool in pools {
         pool.close().await;

@@ -1,0 +1,36 @@
+//! Both benches run to their end on a tiny size, and their last line can be read by a machine. What they measure is no
+//! matter here.
+
+use std::process::Command;
+
+fn last_line(arguments: &[&str]) -> serde_json::Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_barid-bench")).args(arguments).output().unwrap();
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {said}{complained}");
+    let last = said.lines().last().unwrap_or_default();
+    serde_json::from_str(last).unwrap_or_else(|error| panic!("{arguments:?}: {error} in {last:?}"))
+}
+
+fn check(bench: &str, arguments: &[&str]) {
+    let all: Vec<_> = [bench].iter().chain(arguments).copied().chain(["--rounds", "1"]).collect();
+    let json = last_line(&all);
+    assert_eq!(json["bench"], bench);
+    for figure in ["ours", "bare", "ratio"] {
+        assert!(json[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure} in {json}");
+    }
+}
+
+#[test]
+fn handle() {
+    for database in ["postgres", "mariadb"] {
+        check("handle", &["--database", database, "--messages", "100", "--in-flight", "4"]);
+    }
+}
+
+#[test]
+fn drain() {
+    check("drain", &["--sink", "rabbitmq", "--rows", "200"]);
+    check("drain", &["--sink", "rabbitmq", "--classic", "--rows", "200"]);
+    check("drain", &["--sink", "kafka", "--rows", "200"]);
+}
