@@ -1,6 +1,8 @@
 //! Both benches run to their end on a tiny size, and their last line can be read by a machine. What they measure is no
 //! matter here.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::Command;
 
 fn last_line(arguments: &[&str]) -> serde_json::Value {
