@@ -4,20 +4,31 @@ use uuid::Uuid;
 
 use crate::{
     limits::IDEMPOTENCY_WAIT,
-    store::backend::{IdempotencyKey, OUTBOX_COLUMNS, outbox_values},
-    transport::OutgoingRow,
+    store::backend::{IdempotencyKey, Literals, push_hex},
 };
 
-fn id(id: Uuid) -> String {
-    format!("X'{}'", id.simple())
-}
+/// How MariaDB and MySQL writes values.
+pub(super) struct Text;
 
-fn bytes(bytes: &[u8]) -> String {
-    format!("X'{}'", hex::encode(bytes))
-}
+impl Literals for Text {
+    fn id(out: &mut String, id: Uuid) {
+        Self::bytes(out, id.as_bytes());
+    }
 
-fn text(text: &str) -> String {
-    format!("_utf8mb4 X'{}'", hex::encode(text))
+    fn text(out: &mut String, text: &str) {
+        out.push_str("_utf8mb4 ");
+        Self::bytes(out, text.as_bytes());
+    }
+
+    fn json(out: &mut String, json: &str) {
+        Self::text(out, json);
+    }
+
+    fn bytes(out: &mut String, bytes: &[u8]) {
+        out.push_str("X'");
+        push_hex(out, bytes);
+        out.push('\'');
+    }
 }
 
 /// START TRANSACTION, the idempotency record, the savepoint.
@@ -25,34 +36,21 @@ fn text(text: &str) -> String {
 /// The insert is plain: IGNORE would hide other errors. A duplicate key (1062) stops the text before the savepoint, with
 /// the transaction open; [`savepoint`] then follows on its own.
 pub(super) fn opening(key: Option<&IdempotencyKey>) -> String {
-    match key {
-        None => "START TRANSACTION;SAVEPOINT barid_unit".to_owned(),
-        Some(key) => format!(
-            "SET innodb_lock_wait_timeout={wait};START TRANSACTION;\
-             INSERT INTO idempotency(message_id,scope)VALUES({id},{scope});\
-             SET innodb_lock_wait_timeout=DEFAULT;SAVEPOINT barid_unit",
-            wait = IDEMPOTENCY_WAIT.as_secs(),
-            id = id(key.message_id),
-            scope = text(&key.scope),
-        ),
-    }
+    let Some(key) = key else {
+        return "START TRANSACTION;SAVEPOINT barid_unit".to_owned();
+    };
+    let mut out = format!("SET innodb_lock_wait_timeout={};", IDEMPOTENCY_WAIT.as_secs());
+    out.push_str("START TRANSACTION;INSERT INTO idempotency(message_id,scope)VALUES(");
+    Text::id(&mut out, key.message_id);
+    out.push(',');
+    Text::text(&mut out, &key.scope);
+    out.push_str(");SET innodb_lock_wait_timeout=DEFAULT;SAVEPOINT barid_unit");
+    out
 }
 
 /// What the opening text did not reach when the insert met a duplicate.
 pub(super) fn savepoint() -> &'static str {
     "SET innodb_lock_wait_timeout=DEFAULT;SAVEPOINT barid_unit"
-}
-
-/// The release first: after a DDL statement there is no transaction any more, and an insert before the release would
-/// commit on its own.
-///
-/// `None` when the rows are too large for text.
-pub(super) fn closing(rows: &[OutgoingRow]) -> Option<String> {
-    if rows.is_empty() {
-        return Some("RELEASE SAVEPOINT barid_unit;COMMIT".to_owned());
-    }
-    let values = outbox_values(rows, id, text, text, bytes)?;
-    Some(format!("RELEASE SAVEPOINT barid_unit;INSERT INTO outbox({OUTBOX_COLUMNS})VALUES{values};COMMIT"))
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl Backend for MySql {
     }
 
     async fn commit(connection: &mut MySqlConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
-        if let Some(closing) = text::closing(rows) {
+        if let Some(closing) = backend::closing::<text::Text>(rows) {
             connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
             return Ok(());
         }

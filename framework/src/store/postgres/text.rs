@@ -4,51 +4,52 @@ use uuid::Uuid;
 
 use crate::{
     limits::IDEMPOTENCY_WAIT,
-    store::backend::{IdempotencyKey, OUTBOX_COLUMNS, outbox_values},
-    transport::OutgoingRow,
+    store::backend::{IdempotencyKey, Literals, push_hex},
 };
 
-fn id(id: Uuid) -> String {
-    format!("'{}'::uuid", id.hyphenated())
-}
+/// How PostgreSQL writes values.
+pub(super) struct Text;
 
-fn bytes(bytes: &[u8]) -> String {
-    format!("'\\x{}'::bytea", hex::encode(bytes))
-}
+impl Literals for Text {
+    fn id(out: &mut String, id: Uuid) {
+        let mut buffer = Uuid::encode_buffer();
+        out.push('\'');
+        out.push_str(id.hyphenated().encode_lower(&mut buffer));
+        out.push_str("'::uuid");
+    }
 
-fn text(text: &str) -> String {
-    format!("convert_from('\\x{}'::bytea,'UTF8')", hex::encode(text))
-}
+    fn text(out: &mut String, text: &str) {
+        out.push_str("convert_from(");
+        Self::bytes(out, text.as_bytes());
+        out.push_str(",'UTF8')");
+    }
 
-fn json(json: &str) -> String {
-    format!("{}::jsonb", text(json))
+    fn json(out: &mut String, json: &str) {
+        Self::text(out, json);
+        out.push_str("::jsonb");
+    }
+
+    fn bytes(out: &mut String, bytes: &[u8]) {
+        out.push_str("'\\x");
+        push_hex(out, bytes);
+        out.push_str("'::bytea");
+    }
 }
 
 /// BEGIN, the idempotency record under a lock timeout, the savepoint.
 ///
 /// The record comes before the savepoint, so that a hand-written `ROLLBACK TO SAVEPOINT barid_unit` cannot remove it.
 pub(super) fn opening(key: Option<&IdempotencyKey>) -> String {
-    match key {
-        None => "BEGIN;SAVEPOINT barid_unit".to_owned(),
-        Some(key) => format!(
-            "BEGIN;SET LOCAL lock_timeout={wait};INSERT INTO idempotency(message_id,scope)VALUES({id},{scope})\
-             ON CONFLICT DO NOTHING;SET LOCAL lock_timeout TO DEFAULT;SAVEPOINT barid_unit",
-            wait = IDEMPOTENCY_WAIT.as_millis(),
-            id = id(key.message_id),
-            scope = text(&key.scope),
-        ),
-    }
-}
-
-/// The release first: it fails when the transaction was ended by hand or is aborted, and nothing after it runs.
-///
-/// `None` when the rows are too large for text.
-pub(super) fn closing(rows: &[OutgoingRow]) -> Option<String> {
-    if rows.is_empty() {
-        return Some("RELEASE SAVEPOINT barid_unit;COMMIT".to_owned());
-    }
-    let values = outbox_values(rows, id, text, json, bytes)?;
-    Some(format!("RELEASE SAVEPOINT barid_unit;INSERT INTO outbox({OUTBOX_COLUMNS})VALUES{values};COMMIT"))
+    let Some(key) = key else {
+        return "BEGIN;SAVEPOINT barid_unit".to_owned();
+    };
+    let mut out = format!("BEGIN;SET LOCAL lock_timeout={};", IDEMPOTENCY_WAIT.as_millis());
+    out.push_str("INSERT INTO idempotency(message_id,scope)VALUES(");
+    Text::id(&mut out, key.message_id);
+    out.push(',');
+    Text::text(&mut out, &key.scope);
+    out.push_str(")ON CONFLICT DO NOTHING;SET LOCAL lock_timeout TO DEFAULT;SAVEPOINT barid_unit");
+    out
 }
 
 #[cfg(test)]
@@ -61,10 +62,5 @@ mod tests {
         let text = opening(Some(&key));
         assert!(!text.contains("DROP"), "{text}");
         assert!(text.contains(&hex::encode("x'); DROP TABLE orders; --")), "{text}");
-    }
-
-    #[test]
-    fn the_release_is_the_first_statement_of_the_closing_text() {
-        assert!(closing(&[]).unwrap().starts_with("RELEASE SAVEPOINT barid_unit;"));
     }
 }

@@ -43,7 +43,7 @@ impl Backend for Postgres {
     }
 
     async fn commit(connection: &mut PgConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
-        if let Some(closing) = text::closing(rows) {
+        if let Some(closing) = backend::closing::<text::Text>(rows) {
             connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
             return Ok(());
         }

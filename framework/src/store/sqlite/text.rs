@@ -3,40 +3,44 @@
 use uuid::Uuid;
 
 use crate::{
-    store::backend::{IdempotencyKey, OUTBOX_COLUMNS, outbox_values},
-    transport::OutgoingRow,
+    store::backend::{IdempotencyKey, Literals, push_hex},
 };
 
-fn id(id: Uuid) -> String {
-    format!("X'{}'", id.simple())
-}
+/// How SQLite writes values.
+pub(super) struct Text;
 
-fn bytes(bytes: &[u8]) -> String {
-    format!("X'{}'", hex::encode(bytes))
-}
+impl Literals for Text {
+    fn id(out: &mut String, id: Uuid) {
+        Self::bytes(out, id.as_bytes());
+    }
 
-fn text(text: &str) -> String {
-    format!("CAST(X'{}' AS TEXT)", hex::encode(text))
+    fn text(out: &mut String, text: &str) {
+        out.push_str("CAST(");
+        Self::bytes(out, text.as_bytes());
+        out.push_str(" AS TEXT)");
+    }
+
+    fn json(out: &mut String, json: &str) {
+        Self::text(out, json);
+    }
+
+    fn bytes(out: &mut String, bytes: &[u8]) {
+        out.push_str("X'");
+        push_hex(out, bytes);
+        out.push('\'');
+    }
 }
 
 /// BEGIN IMMEDIATE: a deferred transaction that reads and then writes fails at once (BUSY_SNAPSHOT) when somebody wrote
 /// in between, and no timeout helps.
 pub(super) fn opening(key: Option<&IdempotencyKey>) -> String {
-    match key {
-        None => "BEGIN IMMEDIATE;SAVEPOINT barid_unit".to_owned(),
-        Some(key) => format!(
-            "BEGIN IMMEDIATE;INSERT INTO idempotency(message_id,scope)VALUES({id},{scope});SAVEPOINT barid_unit",
-            id = id(key.message_id),
-            scope = text(&key.scope),
-        ),
-    }
-}
-
-/// The release first: it fails when the transaction was ended by hand. `None` when the rows are too large for text.
-pub(super) fn closing(rows: &[OutgoingRow]) -> Option<String> {
-    if rows.is_empty() {
-        return Some("RELEASE SAVEPOINT barid_unit;COMMIT".to_owned());
-    }
-    let values = outbox_values(rows, id, text, text, bytes)?;
-    Some(format!("RELEASE SAVEPOINT barid_unit;INSERT INTO outbox({OUTBOX_COLUMNS})VALUES{values};COMMIT"))
+    let Some(key) = key else {
+        return "BEGIN IMMEDIATE;SAVEPOINT barid_unit".to_owned();
+    };
+    let mut out = "BEGIN IMMEDIATE;INSERT INTO idempotency(message_id,scope)VALUES(".to_owned();
+    Text::id(&mut out, key.message_id);
+    out.push(',');
+    Text::text(&mut out, &key.scope);
+    out.push_str(");SAVEPOINT barid_unit");
+    out
 }

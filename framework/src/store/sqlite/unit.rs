@@ -47,7 +47,7 @@ impl Backend for Sqlite {
     }
 
     async fn commit(connection: &mut SqliteConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
-        if let Some(closing) = text::closing(rows) {
+        if let Some(closing) = backend::closing::<text::Text>(rows) {
             connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
             return Ok(());
         }
