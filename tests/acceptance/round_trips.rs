@@ -3,6 +3,8 @@
 //! The idempotency record travels with the opening text and the outbox row with the closing text, and connections are not
 //! tested between messages. No times are measured here.
 
+#![allow(clippy::unwrap_used)] // a test
+
 use anyhow::Result;
 use barid::{
     Bus, Context, Headers, Message, Outgoing, SqlIdempotency, SqlOutbox, SqlUnitOfWork, UnitConnection,

@@ -4,7 +4,10 @@ use uuid::Uuid;
 
 use crate::{
     limits::IDEMPOTENCY_WAIT,
-    store::backend::{IdempotencyKey, Literals, push_hex},
+    store::{
+        backend::IdempotencyKey,
+        shared::{Literals, push_hex},
+    },
 };
 
 /// How PostgreSQL writes values.

@@ -2,8 +2,9 @@
 
 use uuid::Uuid;
 
-use crate::{
-    store::backend::{IdempotencyKey, Literals, push_hex},
+use crate::store::{
+    backend::IdempotencyKey,
+    shared::{Literals, push_hex},
 };
 
 /// How SQLite writes values.
