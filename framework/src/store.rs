@@ -17,6 +17,8 @@ pub mod pool;
 mod postgres;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod schema;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) mod shared;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub(crate) mod unit;

@@ -78,11 +78,6 @@ async fn count(pool: &SqlitePool, of: &'static str) -> i64 {
     sqlx::query_scalar(of).fetch_one(pool).await.unwrap()
 }
 
-#[test]
-fn what_would_end_the_unit_of_work_does_not_exist() {
-    trybuild::TestCases::new().compile_fail("tests/handler_api/*.rs");
-}
-
 #[tokio::test]
 async fn a_second_guard_is_an_error_at_once() {
     async fn twice(cmd: PlaceOrder, cx: Context) -> Result<()> {

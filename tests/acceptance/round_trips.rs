@@ -3,7 +3,7 @@
 //! The idempotency record travels with the opening text and the outbox row with the closing text, and connections are not
 //! tested between messages. No times are measured here.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // a test
 
 use anyhow::Result;
 use barid::{

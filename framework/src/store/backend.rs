@@ -61,12 +61,25 @@ pub trait Backend: Database + sealed::Sealed {
         prepared: &mut bool,
     ) -> impl Future<Output = Result<Recorded, sqlx::Error>> + Send;
 
-    /// Sends the closing text: the release of the savepoint first, then the outbox rows, then COMMIT.
+    /// The closing text: the release of the savepoint first, then the outbox rows, then COMMIT. `None` when the rows are too
+    /// large for text.
+    fn closing(rows: &[OutgoingRow], prepared: bool) -> Option<String>;
+
+    /// Ends the transaction with one text, or in three steps when the rows are too large for it.
     fn commit(
         connection: &mut Self::Connection,
         rows: &[OutgoingRow],
         prepared: bool,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send {
+        async move {
+            if let Some(text) = Self::closing(rows, prepared) {
+                return Self::simple(connection, text).await;
+            }
+            Self::simple(connection, "RELEASE SAVEPOINT barid_unit".to_owned()).await?;
+            Self::insert_outbox(connection, rows).await?;
+            Self::simple(connection, "COMMIT".to_owned()).await
+        }
+    }
 
     /// Inserts outbox rows with bound parameters, in the order given.
     fn insert_outbox(
@@ -103,188 +116,7 @@ pub(crate) fn sever<DB: Backend>(connection: PoolConnection<DB>) {
     drop(connection.detach());
 }
 
-/// [`Verdict`] of everything that is not an answer of the server: the answer is missing.
-pub(crate) fn verdict_by(
-    error: &sqlx::Error,
-    refused: impl Fn(&dyn sqlx::error::DatabaseError) -> bool,
-) -> Verdict {
-    match error {
-        sqlx::Error::Database(answer) if refused(answer.as_ref()) => Verdict::Refused,
-        // Nothing was sent: the text was refused on our side, or a bound value could not be encoded.
-        sqlx::Error::Encode(_) | sqlx::Error::Configuration(_) => Verdict::Refused,
-        _ => Verdict::Unknown,
-    }
-}
-
-const RELEASE: &str = "RELEASE SAVEPOINT barid_unit;";
-const COMMIT: &str = "COMMIT";
-
-/// How a database writes values into SQL text. Each appends one literal that holds nothing but hex and what the database's
-/// syntax needs around it.
-pub(crate) trait Literals {
-    /// A UUID.
-    fn id(out: &mut String, id: Uuid);
-    /// Text, in UTF-8.
-    fn text(out: &mut String, text: &str);
-    /// A JSON document.
-    fn json(out: &mut String, json: &str);
-    /// Bytes.
-    fn bytes(out: &mut String, bytes: &[u8]);
-}
-
-/// Appends `bytes` in hex.
-pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
-    const CHUNK: usize = 64;
-    let mut digits = [0; CHUNK * 2];
-    out.reserve(bytes.len() * 2);
-    for chunk in bytes.chunks(CHUNK) {
-        let digits = &mut digits[..chunk.len() * 2];
-        // Neither can fail: there is room for two digits a byte, and digits are ASCII.
-        if hex::encode_to_slice(chunk, digits).is_ok()
-            && let Ok(digits) = std::str::from_utf8(digits)
-        {
-            out.push_str(digits);
-        }
-    }
-}
-
-/// Writes the closing text: the release of the savepoint, the insert of the outbox rows, COMMIT. `None` when the text would
-/// be too large.
-///
-/// The release comes first: it fails when the transaction is aborted or was ended by hand or by a DDL statement, and nothing
-/// after it runs. An insert before it would commit on its own then.
-pub(crate) fn closing<L: Literals>(rows: &[OutgoingRow]) -> Option<String> {
-    if rows.is_empty() {
-        return Some([RELEASE, COMMIT].concat());
-    }
-    let mut out = closing_begun(rows)?;
-    for part in ["INSERT INTO outbox(", OUTBOX_COLUMNS, ")VALUES"] {
-        out.push_str(part);
-    }
-    for (at, row) in rows.iter().enumerate() {
-        out.push_str(if at == 0 { "(" } else { ",(" });
-        push_row::<L>(&mut out, row);
-        out.push(')');
-    }
-    closing_ended(out)
-}
-
-/// The closing text up to the insert, with room for the rest. `None` when the text would be too large.
-pub(crate) fn closing_begun(rows: &[OutgoingRow]) -> Option<String> {
-    let payload: usize = rows.iter().map(OutgoingRow::payload_len).sum();
-    if payload * 2 > crate::limits::OUTBOX_TEXT_BYTES_MAX {
-        return None;
-    }
-    let mut out = String::with_capacity(payload * 2 + 256 + rows.len() * 1024);
-    out.push_str(RELEASE);
-    Some(out)
-}
-
-/// The closing text with its end. `None` when it has become too large.
-pub(crate) fn closing_ended(mut out: String) -> Option<String> {
-    out.push(';');
-    out.push_str(COMMIT);
-    (out.len() <= crate::limits::OUTBOX_TEXT_BYTES_MAX).then_some(out)
-}
-
-/// Writes the values of [`OUTBOX_COLUMNS`].
-pub(crate) fn push_row<L: Literals>(out: &mut String, row: &OutgoingRow) {
-    L::id(out, row.id);
-    out.push(',');
-    L::text(out, &row.destination.to_string());
-    out.push(',');
-    L::text(out, &row.aggregatetype);
-    out.push(',');
-    or_null(out, row.aggregateid.as_deref(), L::text);
-    out.push(',');
-    L::text(out, &row.name);
-    out.push(',');
-    or_null(out, row.payload.as_deref(), L::bytes);
-    out.push(',');
-    L::json(out, &headers_json(row));
-    out.push(',');
-    or_null(out, row.tracingspancontext.as_deref(), L::text);
-}
-
-fn or_null<T: ?Sized>(out: &mut String, value: Option<&T>, literal: fn(&mut String, &T)) {
-    match value {
-        Some(value) => literal(out, value),
-        None => out.push_str("NULL"),
-    }
-}
-
-/// The columns that [`closing`] fills, in its order.
-pub(crate) const OUTBOX_COLUMNS: &str =
-    "id,destination,aggregatetype,aggregateid,type,payload,headers,tracingspancontext";
-
-/// The headers of a row as the JSON object that its column holds.
-pub(crate) fn headers_json(row: &OutgoingRow) -> String {
-    serde_json::to_string(&row.headers).unwrap_or_else(|_| "{}".to_owned())
-}
-
 pub(crate) mod sealed {
     /// Keeps [`super::Backend`] to the databases that the conformance suite runs against.
     pub trait Sealed {}
-}
-
-#[cfg(all(test, any(feature = "postgres", feature = "mysql", feature = "sqlite")))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hex_is_whole_whatever_its_length() {
-        for length in [0, 1, 63, 64, 65, 200] {
-            let bytes: Vec<u8> = (0..length).collect();
-            let mut out = "x".to_owned();
-            push_hex(&mut out, &bytes);
-            assert_eq!(out, format!("x{}", hex::encode(&bytes)));
-        }
-    }
-
-    /// Shows what it was given, so that a test can see the text.
-    struct Plain;
-
-    impl Literals for Plain {
-        fn id(out: &mut String, id: Uuid) {
-            out.push_str(&id.simple().to_string());
-        }
-
-        fn text(out: &mut String, text: &str) {
-            out.push_str(text);
-        }
-
-        fn json(out: &mut String, json: &str) {
-            out.push_str(json);
-        }
-
-        fn bytes(out: &mut String, bytes: &[u8]) {
-            push_hex(out, bytes);
-        }
-    }
-
-    #[test]
-    fn the_closing_text_releases_first_and_inserts_the_rows_in_their_order() {
-        assert_eq!(closing::<Plain>(&[]).unwrap(), "RELEASE SAVEPOINT barid_unit;COMMIT");
-        let row = |key: Option<&str>, payload: Option<usize>| OutgoingRow {
-            seq: 0,
-            id: Uuid::nil(),
-            destination: crate::Destination::topic("t").unwrap(),
-            aggregatetype: "a".to_owned(),
-            aggregateid: key.map(str::to_owned),
-            name: "n".to_owned(),
-            payload: payload.map(|length| vec![0x7f; length].into()),
-            headers: crate::Headers::new(),
-            tracingspancontext: None,
-        };
-        let id = "0".repeat(32);
-        assert_eq!(
-            closing::<Plain>(&[row(Some("k"), Some(2)), row(None, None)]).unwrap(),
-            format!(
-                "RELEASE SAVEPOINT barid_unit;INSERT INTO outbox({OUTBOX_COLUMNS})VALUES\
-                 ({id},topic:t,a,k,n,7f7f,{{}},NULL),({id},topic:t,a,NULL,n,NULL,{{}},NULL);COMMIT"
-            )
-        );
-        let many = vec![row(None, Some(100)); crate::limits::OUTBOX_TEXT_BYTES_MAX / 200];
-        assert_eq!(closing::<Plain>(&many), None, "too large for text");
-    }
 }

@@ -26,15 +26,7 @@ use crate::{
 /// Any statement that fails poisons the unit: it will roll back even if the handler ignores the error, because the
 /// databases do not agree on what is left of the transaction. Use [`UnitConnection::savepoint`] around what may fail.
 ///
-/// There is no `begin`, `commit` or `close`:
-///
-/// ```compile_fail
-/// # async fn doc(cx: barid::Context) -> barid::Result<()> {
-/// use sqlx::Connection;
-/// let mut db = cx.unit_of_work::<sqlx::Sqlite>().await?;
-/// db.begin().await?;
-/// # Ok(()) }
-/// ```
+/// There is no `begin`, `commit`, `rollback`, `close` or `acquire`; a test shows that they do not compile.
 pub struct UnitConnection<DB: Backend> {
     /// `None` once it was given back or severed.
     connection: Option<PoolConnection<DB>>,
@@ -263,4 +255,32 @@ impl<DB: Backend> DerefMut for Savepoint<'_, DB> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.unit
     }
+}
+
+/// What would end the unit of work does not exist on anything that a handler gets. Each case is the same program as the one
+/// that compiles, but for the call.
+#[cfg(doctest)]
+mod cannot_end_the_unit {
+    macro_rules! program {
+        ($name:ident, $kind:literal, $argument:literal, $call:literal) => {
+            #[doc = concat!("```", $kind, "\nuse sqlx::{Acquire, Connection, Sqlite};\n")]
+            #[doc = concat!("async fn handler(", $argument, ") -> barid::Result<()> {\n")]
+            #[doc = concat!("    db.", $call, "().await?;\n    Ok(())\n}\n```")]
+            pub struct $name;
+        };
+    }
+    macro_rules! on {
+        ($module:ident, $argument:literal) => {
+            pub mod $module {
+                program!(Savepoint, "no_run", $argument, "savepoint");
+                program!(Begin, "compile_fail", $argument, "begin");
+                program!(Commit, "compile_fail", $argument, "commit");
+                program!(Rollback, "compile_fail", $argument, "rollback");
+                program!(Close, "compile_fail", $argument, "close");
+                program!(Acquire, "compile_fail", $argument, "acquire");
+            }
+        };
+    }
+    on!(guard, "mut db: barid::UnitGuard<Sqlite>");
+    on!(connection, "db: &mut barid::UnitConnection<Sqlite>");
 }

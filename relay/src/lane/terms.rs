@@ -52,7 +52,7 @@ pub struct Window {
     pub bytes_max: usize,
 }
 
-/// What [`Lanes::push`] did with a row.
+/// What [`Lanes::push`](super::Lanes::push) did with a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
     /// It is queued.

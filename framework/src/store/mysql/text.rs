@@ -4,7 +4,10 @@ use uuid::Uuid;
 
 use crate::{
     limits::IDEMPOTENCY_WAIT,
-    store::backend::{IdempotencyKey, Literals, push_hex},
+    store::{
+        backend::IdempotencyKey,
+        shared::{Literals, push_hex},
+    },
 };
 
 /// How MariaDB and MySQL writes values.
@@ -34,24 +37,28 @@ impl Literals for Text {
 /// START TRANSACTION, the idempotency record, the savepoint.
 ///
 /// The insert is plain: IGNORE would hide other errors. A duplicate key (1062) stops the text before the savepoint, with
-/// the transaction open; [`savepoint`] then follows on its own.
+/// the transaction open; [`SAVEPOINT`] then follows on its own. The bound on waiting for a concurrent duplicate holds for
+/// this one statement, on MariaDB; MySQL has nothing of the kind, reads a comment there, and waits as long as its
+/// `innodb_lock_wait_timeout` says.
 pub(super) fn opening(key: Option<&IdempotencyKey>) -> String {
     let Some(key) = key else {
-        return "START TRANSACTION;SAVEPOINT barid_unit".to_owned();
+        return ["START TRANSACTION;", SAVEPOINT].concat();
     };
-    let mut out = format!("SET innodb_lock_wait_timeout={};", IDEMPOTENCY_WAIT.as_secs());
-    out.push_str("START TRANSACTION;INSERT INTO idempotency(message_id,scope)VALUES(");
+    let mut out = format!(
+        "START TRANSACTION;/*M! SET STATEMENT innodb_lock_wait_timeout={} FOR */\
+         INSERT INTO idempotency(message_id,scope)VALUES(",
+        IDEMPOTENCY_WAIT.as_secs()
+    );
     Text::id(&mut out, key.message_id);
     out.push(',');
     Text::text(&mut out, &key.scope);
-    out.push_str(");SET innodb_lock_wait_timeout=DEFAULT;SAVEPOINT barid_unit");
+    out.push_str(");");
+    out.push_str(SAVEPOINT);
     out
 }
 
-/// What the opening text did not reach when the insert met a duplicate.
-pub(super) fn savepoint() -> &'static str {
-    "SET innodb_lock_wait_timeout=DEFAULT;SAVEPOINT barid_unit"
-}
+/// What the opening text does not reach when the insert meets a duplicate.
+pub(super) const SAVEPOINT: &str = "SAVEPOINT barid_unit";
 
 #[cfg(test)]
 mod tests {

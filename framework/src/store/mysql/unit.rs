@@ -10,8 +10,9 @@ use super::text;
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, OUTBOX_COLUMNS, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Recorded, Verdict},
         schema,
+        shared::{self, OUTBOX_COLUMNS},
     },
     transport::OutgoingRow,
 };
@@ -41,31 +42,20 @@ impl Backend for MySql {
         match number(&error) {
             // ER_DUP_ENTRY; the text holds no other insert.
             Some(1062) => {
-                connection.execute(raw_sql(text::savepoint())).await?;
+                connection.execute(raw_sql(text::SAVEPOINT)).await?;
                 Ok(Recorded::Duplicate)
             }
             // ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK: a transaction that has not ended holds the key.
             Some(1205 | 1213) => {
-                connection.execute(raw_sql("ROLLBACK;SET innodb_lock_wait_timeout=DEFAULT")).await?;
+                connection.execute(raw_sql("ROLLBACK")).await?;
                 Ok(Recorded::InProgress)
             }
             _ => Err(error),
         }
     }
 
-    async fn commit(
-        connection: &mut MySqlConnection,
-        rows: &[OutgoingRow],
-        _: bool,
-    ) -> Result<(), sqlx::Error> {
-        if let Some(closing) = backend::closing::<text::Text>(rows) {
-            connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
-            return Ok(());
-        }
-        connection.execute(raw_sql("RELEASE SAVEPOINT barid_unit")).await?;
-        Self::insert_outbox(connection, rows).await?;
-        connection.execute(raw_sql("COMMIT")).await?;
-        Ok(())
+    fn closing(rows: &[OutgoingRow], _: bool) -> Option<String> {
+        shared::closing::<text::Text>(rows)
     }
 
     async fn insert_outbox(
@@ -81,7 +71,7 @@ impl Backend for MySql {
                 .push_bind(row.aggregateid.clone())
                 .push_bind(row.name.clone())
                 .push_bind(row.payload.as_ref().map(|payload| payload.to_vec()))
-                .push_bind(backend::headers_json(row))
+                .push_bind(shared::headers_json(row))
                 .push_bind(row.tracingspancontext.clone());
         });
         insert.build().execute(connection).await?;
@@ -95,7 +85,7 @@ impl Backend for MySql {
 
     fn verdict(error: &sqlx::Error) -> Verdict {
         // 1053 shutdown, 1077 normal shutdown, 1152 aborted, 1927 killed: the session ended, not the transaction.
-        backend::verdict_by(error, |answer| {
+        shared::verdict_by(error, |answer| {
             answer
                 .try_downcast_ref::<MySqlDatabaseError>()
                 .is_some_and(|answer| !matches!(answer.number(), 1053 | 1077 | 1152 | 1317 | 1927))

@@ -4,7 +4,10 @@ use uuid::Uuid;
 
 use crate::{
     limits::IDEMPOTENCY_WAIT,
-    store::backend::{self, IdempotencyKey, Literals, push_hex},
+    store::{
+        backend::IdempotencyKey,
+        shared::{self, Literals, push_hex},
+    },
     transport::OutgoingRow,
 };
 
@@ -82,11 +85,11 @@ fn opening_with(record: &str) -> String {
 
 /// The closing text for one row, through the prepared statement. `None` when it would be too large.
 pub(super) fn closing_prepared(row: &OutgoingRow) -> Option<String> {
-    let mut out = backend::closing_begun(std::slice::from_ref(row))?;
+    let mut out = shared::closing_begun(std::slice::from_ref(row))?;
     out.push_str("EXECUTE barid_outbox(");
-    backend::push_row::<Parameters>(&mut out, row);
+    shared::push_row::<Parameters>(&mut out, row);
     out.push(')');
-    backend::closing_ended(out)
+    shared::closing_ended(out)
 }
 
 /// How values are written for the prepared statements.

@@ -7,8 +7,9 @@ use super::text;
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, OUTBOX_COLUMNS, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Recorded, Verdict},
         schema,
+        shared::{self, OUTBOX_COLUMNS},
     },
     transport::OutgoingRow,
 };
@@ -59,23 +60,11 @@ impl Backend for Postgres {
         }
     }
 
-    async fn commit(
-        connection: &mut PgConnection,
-        rows: &[OutgoingRow],
-        prepared: bool,
-    ) -> Result<(), sqlx::Error> {
-        let closing = match rows {
+    fn closing(rows: &[OutgoingRow], prepared: bool) -> Option<String> {
+        match rows {
             [row] if prepared => text::closing_prepared(row),
-            rows => backend::closing::<text::Text>(rows),
-        };
-        if let Some(closing) = closing {
-            connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
-            return Ok(());
+            rows => shared::closing::<text::Text>(rows),
         }
-        connection.execute(raw_sql("RELEASE SAVEPOINT barid_unit")).await?;
-        Self::insert_outbox(connection, rows).await?;
-        connection.execute(raw_sql("COMMIT")).await?;
-        Ok(())
     }
 
     async fn insert_outbox(connection: &mut PgConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
@@ -85,7 +74,7 @@ impl Backend for Postgres {
         let aggregateids: Vec<_> = rows.iter().map(|row| row.aggregateid.as_deref()).collect();
         let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
         let payloads: Vec<_> = rows.iter().map(|row| row.payload.as_deref()).collect();
-        let headers: Vec<_> = rows.iter().map(backend::headers_json).collect();
+        let headers: Vec<_> = rows.iter().map(shared::headers_json).collect();
         let contexts: Vec<_> = rows.iter().map(|row| row.tracingspancontext.as_deref()).collect();
         // WITH ORDINALITY: the identity column is filled in the order of the rows, which is the order per key.
         sqlx::query(AssertSqlSafe(format!(
@@ -112,7 +101,7 @@ impl Backend for Postgres {
     }
 
     fn verdict(error: &sqlx::Error) -> Verdict {
-        backend::verdict_by(error, answers_for_the_transaction)
+        shared::verdict_by(error, answers_for_the_transaction)
     }
 
     async fn count_attempt(

@@ -2,7 +2,10 @@
 
 use uuid::Uuid;
 
-use crate::store::backend::{IdempotencyKey, Literals, push_hex};
+use crate::store::{
+    backend::IdempotencyKey,
+    shared::{Literals, push_hex},
+};
 
 /// How SQLite writes values.
 pub(super) struct Text;

@@ -7,8 +7,9 @@ use super::{lock, text};
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, OUTBOX_COLUMNS, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Recorded, Verdict},
         schema,
+        shared::{self, OUTBOX_COLUMNS},
     },
     transport::OutgoingRow,
 };
@@ -47,19 +48,8 @@ impl Backend for Sqlite {
         }
     }
 
-    async fn commit(
-        connection: &mut SqliteConnection,
-        rows: &[OutgoingRow],
-        _: bool,
-    ) -> Result<(), sqlx::Error> {
-        if let Some(closing) = backend::closing::<text::Text>(rows) {
-            connection.execute(raw_sql(AssertSqlSafe(closing))).await?;
-            return Ok(());
-        }
-        connection.execute(raw_sql("RELEASE SAVEPOINT barid_unit")).await?;
-        Self::insert_outbox(connection, rows).await?;
-        connection.execute(raw_sql("COMMIT")).await?;
-        Ok(())
+    fn closing(rows: &[OutgoingRow], _: bool) -> Option<String> {
+        shared::closing::<text::Text>(rows)
     }
 
     async fn insert_outbox(
@@ -77,7 +67,7 @@ impl Backend for Sqlite {
                     .push_bind(row.aggregateid.clone())
                     .push_bind(row.name.clone())
                     .push_bind(row.payload.as_ref().map(|payload| payload.to_vec()))
-                    .push_bind(backend::headers_json(row))
+                    .push_bind(shared::headers_json(row))
                     .push_bind(row.tracingspancontext.clone());
             });
             insert.build().execute(&mut *connection).await?;
@@ -92,7 +82,7 @@ impl Backend for Sqlite {
 
     fn verdict(error: &sqlx::Error) -> Verdict {
         // SQLITE_IOERR: the pages may or may not have reached the file. Everything else leaves the transaction open.
-        backend::verdict_by(error, |answer| {
+        shared::verdict_by(error, |answer| {
             answer.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff != 10)
         })
     }
