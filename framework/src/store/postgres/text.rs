@@ -50,37 +50,59 @@ pub(super) const PREPARE: [&str; 2] = [
      aggregatetype,aggregateid,type,payload,headers,tracingspancontext)VALUES($1,convert_from($2,'UTF8'),\
      convert_from($3,'UTF8'),convert_from($4,'UTF8'),convert_from($5,'UTF8'),$6,convert_from($7,'UTF8')::jsonb,\
      convert_from($8,'UTF8'))",
-    "PREPARE barid_idempotency(uuid,bytea)AS INSERT INTO idempotency(message_id,scope)\
-     VALUES($1,convert_from($2,'UTF8'))ON CONFLICT DO NOTHING",
+    "PREPARE barid_idempotency(uuid,bytea,bigint)AS INSERT INTO idempotency(message_id,scope)\
+     SELECT $1,convert_from($2,'UTF8')WHERE pg_try_advisory_xact_lock($3)ON CONFLICT DO NOTHING",
 ];
 
-/// BEGIN, the idempotency record under a lock timeout, the savepoint.
+/// BEGIN, the idempotency record, the savepoint.
 ///
-/// The record comes before the savepoint, so that a hand-written `ROLLBACK TO SAVEPOINT barid_unit` cannot remove it.
+/// The record comes before the savepoint, so that a hand-written `ROLLBACK TO SAVEPOINT barid_unit` cannot remove it. It is
+/// inserted only when the advisory lock of its key is free, so that this text never waits for a concurrent duplicate and
+/// needs no lock timeout of its own: a changed setting costs PostgreSQL two walks over all its settings in every
+/// transaction. No record inserted means: [`waiting`] finds out why.
 pub(super) fn opening(key: &IdempotencyKey) -> String {
-    let mut record = "INSERT INTO idempotency(message_id,scope)VALUES(".to_owned();
-    Text::id(&mut record, key.message_id);
-    record.push(',');
-    Text::text(&mut record, &key.scope);
-    record.push_str(")ON CONFLICT DO NOTHING");
-    opening_with(&record)
+    let mut out = "BEGIN;".to_owned();
+    push_record(&mut out, key, "pg_try_advisory_xact_lock(", ")");
+    out.push_str(";SAVEPOINT barid_unit");
+    out
 }
 
 /// The same through the prepared statement.
 pub(super) fn opening_prepared(key: &IdempotencyKey) -> String {
-    let mut record = "EXECUTE barid_idempotency(".to_owned();
-    Parameters::id(&mut record, key.message_id);
-    record.push(',');
-    Parameters::text(&mut record, &key.scope);
-    record.push(')');
-    opening_with(&record)
+    let mut out = "BEGIN;EXECUTE barid_idempotency(".to_owned();
+    Parameters::id(&mut out, key.message_id);
+    out.push(',');
+    Parameters::text(&mut out, &key.scope);
+    out.push_str(",'");
+    out.push_str(&lock(key).to_string());
+    out.push_str("');SAVEPOINT barid_unit");
+    out
 }
 
-fn opening_with(record: &str) -> String {
-    format!(
-        "BEGIN;SET LOCAL lock_timeout={};{record};SET LOCAL lock_timeout TO DEFAULT;SAVEPOINT barid_unit",
-        IDEMPOTENCY_WAIT.as_millis()
-    )
+/// What follows an opening text that inserted no record: waits, bounded, until whoever holds the key has ended, and tries
+/// once more.
+pub(super) fn waiting(key: &IdempotencyKey) -> String {
+    let mut out =
+        format!("RELEASE SAVEPOINT barid_unit;SET LOCAL lock_timeout={};", IDEMPOTENCY_WAIT.as_millis());
+    push_record(&mut out, key, "pg_advisory_xact_lock(", ")::text IS NOT NULL");
+    out.push_str(";SET LOCAL lock_timeout TO DEFAULT;SAVEPOINT barid_unit");
+    out
+}
+
+fn push_record(out: &mut String, key: &IdempotencyKey, before: &str, after: &str) {
+    out.push_str("INSERT INTO idempotency(message_id,scope)SELECT ");
+    Text::id(out, key.message_id);
+    out.push(',');
+    Text::text(out, &key.scope);
+    for part in [" WHERE ", before, &lock(key).to_string(), after, " ON CONFLICT DO NOTHING"] {
+        out.push_str(part);
+    }
+}
+
+/// The advisory lock of a key. Two keys that share one only wait for each other.
+fn lock(key: &IdempotencyKey) -> i64 {
+    let (high, _) = Uuid::new_v5(&key.message_id, key.scope.as_bytes()).as_u64_pair();
+    i64::from_be_bytes(high.to_be_bytes())
 }
 
 /// The closing text for one row, through the prepared statement. `None` when it would be too large.
@@ -125,7 +147,7 @@ mod tests {
     #[test]
     fn nothing_that_came_from_outside_appears_in_the_text() {
         let key = IdempotencyKey { message_id: Uuid::nil(), scope: "x'); DROP TABLE orders; --".to_owned() };
-        for text in [opening(&key), opening_prepared(&key)] {
+        for text in [opening(&key), opening_prepared(&key), waiting(&key)] {
             assert!(!text.contains("DROP"), "{text}");
             assert!(text.contains(&hex::encode("x'); DROP TABLE orders; --")), "{text}");
         }

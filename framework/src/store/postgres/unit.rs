@@ -48,8 +48,12 @@ impl Backend for Postgres {
             connection.execute(raw_sql("ROLLBACK")).await?;
             answer = connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await;
         }
+        if answer.as_ref().is_ok_and(|result| result.rows_affected() == 0) {
+            // The record exists, or somebody holds its key right now.
+            answer = connection.execute(raw_sql(AssertSqlSafe(text::waiting(key)))).await;
+        }
         match answer {
-            // The only statement of the text that affects rows is the insert.
+            // The only statement of the texts that affects rows is the insert.
             Ok(result) if result.rows_affected() == 1 => Ok(Recorded::Fresh),
             Ok(_) => Ok(Recorded::Duplicate),
             // lock_not_available, deadlock_detected: a transaction that has not ended holds the key.
