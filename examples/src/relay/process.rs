@@ -18,7 +18,7 @@ use crate::Shop;
 const END: Duration = Duration::from_secs(30);
 
 /// Rows in the outbox that are enough for a relay to be killed in their midst.
-const BACKLOG: i64 = 40;
+const BACKLOG: i64 = 100;
 
 /// How long a crash waits for its moment.
 const MOMENT: Duration = Duration::from_secs(5);
@@ -51,8 +51,8 @@ impl RelayProcess {
         let folder = tempfile::Builder::new().prefix("barid-relay-").tempdir()?;
         let configuration = format!(
             "[source.shop]\n\n[sink.broker]\n{sink}\n\n[[route]]\ndestination = \"*\"\nsink = \"broker\"\n\n\
-             # Few at a time, so that the kill finds rows that were sent and not yet deleted.\n\
-             [relay]\ndelete_rows_max = 10\n"
+             # One at a time, so that the kill finds rows that were sent and not yet deleted, however fast the machine is.\n\
+             [relay]\ndelete_rows_max = 1\n"
         );
         std::fs::write(folder.path().join("relay.toml"), configuration)?;
         Ok(Self {
