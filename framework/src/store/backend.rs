@@ -1,7 +1,7 @@
 //! What the unit of work needs from a database: the two text statements around the handler, and what an error means.
 //!
 //! Each database implements [`Backend`] in `store/<database>/`, with the same file names. Everything that is interpolated
-//! into SQL text is built here or there from UUIDs, integers and hex, and nowhere else.
+//! into SQL text is written by `shared` and `store/<database>/text.rs`, from UUIDs, integers and hex, and nowhere else.
 
 use std::future::Future;
 
