@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration}
 use tokio::sync::OnceCell;
 
 use crate::{
+    background::{Background, Running},
     codec::Codec,
     context::States,
     dead_letter::dead_letter,
@@ -77,6 +78,7 @@ pub(crate) struct BusCore {
     pub(crate) attempts: Arc<dyn AttemptStore>,
     pub(crate) policy: RetryPolicy,
     pub(crate) codec: Arc<dyn Codec>,
+    pub(crate) background: Vec<Arc<dyn Background>>,
     sender: OnceCell<Sender>,
 }
 
@@ -133,7 +135,9 @@ impl Bus {
             idempotency = core.idempotency.is_some(),
             "bus started"
         );
+        let background = Running::start(core);
         let result = worker::run(Arc::clone(core), consumer, stop).await;
+        background.stop().await;
         tracing::info!(bus = core.name, "bus stopped");
         result
     }

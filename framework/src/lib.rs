@@ -50,6 +50,7 @@
 #[allow(unused_extern_crates)] // the derive macro names the crate, also in its own tests
 extern crate self as barid;
 
+mod background;
 pub mod bus;
 pub mod clock;
 pub mod codec;

@@ -36,6 +36,9 @@ pub const ATTEMPTS_MAX: u32 = 5;
 /// How long handlers that are running when the bus stops may take to finish.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
 
+/// How long the background tasks of a bus may take to end when it stops.
+pub const BACKGROUND_STOP_WAIT: Duration = Duration::from_secs(5);
+
 /// Rows that a publisher has in flight unless it is told otherwise.
 ///
 /// Quorum queues need some thousands to amortise their fsyncs; classic queues gain nothing beyond 256.

@@ -1,0 +1,167 @@
+//! From what was said to a bus: the effective settings, and everything that is wrong at once.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::OnceCell;
+
+use super::{BuildError, BusBuilder, problems::Problems};
+use crate::{
+    bus::{Bus, BusCore, Settings},
+    destination::{Destination, checked_name},
+    handler::Provided,
+    pipeline::{incoming_steps, outgoing_steps},
+    retry::MemoryAttempts,
+    unit_of_work::Capabilities,
+};
+
+impl BusBuilder {
+    /// The bus.
+    ///
+    /// # Errors
+    /// [`BuildError`] with every problem: a missing transport or handler, an outbox or idempotency that could not keep its
+    /// promise, handlers that ask for what the bus has not, positions that name no step, names that no broker takes.
+    pub fn build(mut self) -> Result<Bus, BuildError> {
+        let mut problems = Problems(Vec::new());
+        let settings = self.effective(&mut problems);
+        let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
+        self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
+        self.check_handlers(capabilities.as_ref(), &mut problems);
+        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics) {
+            problems.name(checked_name(name.clone()));
+        }
+        let mut incoming = incoming_steps();
+        for (position, step) in std::mem::take(&mut self.incoming) {
+            problems.step(incoming.insert(position, step));
+        }
+        let mut outgoing = outgoing_steps();
+        for (position, step) in std::mem::take(&mut self.outgoing) {
+            problems.step(outgoing.insert(position, step));
+        }
+        if self.transport.is_none() {
+            problems.add(
+                "BRD010",
+                "it has no transport",
+                "call .transport(..), for instance with SqlQueue or RabbitMq",
+            );
+        }
+        let (Some(transport), Some(settings), true) = (self.transport, settings, problems.0.is_empty())
+        else {
+            return Err(BuildError { bus: self.name, problems: problems.0 });
+        };
+        Ok(Bus(Arc::new(BusCore {
+            attempts: capabilities
+                .and_then(|unit| unit.attempts)
+                .unwrap_or_else(|| Arc::new(MemoryAttempts::default())),
+            name: self.name,
+            settings,
+            inbox: self.inbox,
+            transport,
+            incoming,
+            outgoing,
+            handlers: self.handlers,
+            routes: self.routes,
+            states: self.states,
+            unit_of_work: self.unit_of_work,
+            outbox: self.outbox,
+            idempotency: self.idempotency,
+            policy: self.policy,
+            codec: self.codec,
+            background: Vec::new(),
+            sender: OnceCell::new(),
+        })))
+    }
+
+    /// Configuration over code, remembering who said what.
+    fn effective(&mut self, problems: &mut Problems) -> Option<Settings> {
+        let config = std::mem::take(&mut self.config);
+        let code = self.unit_of_work.as_ref().and_then(|unit| unit.commit_with_transaction());
+        let mut origins = BTreeMap::new();
+        let configured = config.origins.get("commit_with_transaction").cloned();
+        let origin = match (config.commit_with_transaction, code) {
+            (Some(_), _) => configured.unwrap_or_else(|| "configuration".to_owned()),
+            (None, Some(_)) => "code".to_owned(),
+            (None, None) => "default".to_owned(),
+        };
+        origins.insert("commit_with_transaction", origin);
+        if let Some(parallelism) = config.parallelism {
+            self.parallelism = parallelism.get();
+        }
+        self.inbox.prefetch = config.prefetch.unwrap_or(self.inbox.prefetch);
+        self.policy.attempts_max = config.attempts_max.unwrap_or(self.policy.attempts_max);
+        let millis = |value: Option<u64>, code: Duration| value.map_or(code, Duration::from_millis);
+        self.policy.pause = millis(config.retry_pause_ms, self.policy.pause);
+        self.policy.pause_max = millis(config.retry_pause_max_ms, self.policy.pause_max);
+        if self.policy.attempts_max == 0 || self.parallelism == 0 || self.inbox.prefetch == 0 {
+            problems.add(
+                "BRD019",
+                "attempts_max, parallelism and prefetch must be at least 1",
+                "raise the one that is 0, or leave it out for its default",
+            );
+        }
+        let dead_letters =
+            Destination::queue(config.dead_letter_queue.unwrap_or(std::mem::take(&mut self.dead_letters)));
+        Some(Settings {
+            commit_with_transaction: config.commit_with_transaction.or(code).unwrap_or(false),
+            parallelism: self.parallelism,
+            stop_grace: millis(config.stop_grace_ms, self.stop_grace),
+            dead_letters: problems.name(dead_letters)?,
+            origins,
+        })
+    }
+
+    fn check_commit_timing(
+        &self,
+        settings: &Option<Settings>,
+        capabilities: Option<&Capabilities>,
+        problems: &mut Problems,
+    ) {
+        let parts = match (self.outbox.is_some(), self.idempotency.is_some()) {
+            (false, false) => return,
+            (true, false) => "an outbox",
+            (false, true) => "idempotency",
+            (true, true) => "an outbox and idempotency",
+        };
+        if capabilities.and_then(|unit| unit.database).is_none() {
+            problems.add(
+                "BRD013",
+                format!("it has {parts}, but no SQL unit of work whose transaction could hold the rows"),
+                "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))",
+            );
+        } else if let Some(settings) = settings
+            && !settings.commit_with_transaction
+        {
+            let origin = &settings.origins["commit_with_transaction"];
+            problems.add(
+                "BRD012",
+                format!(
+                    "it has {parts}, but commit_with_transaction is false ({origin}): the unit of work would commit before the \
+                     rows are written, and a crash in between would lose them"
+                ),
+                format!(
+                    "set [bus.{}] commit_with_transaction = true, or call .commit_with_transaction(true) on its unit of work",
+                    self.name
+                ),
+            );
+        }
+    }
+
+    fn check_handlers(&self, capabilities: Option<&Capabilities>, problems: &mut Problems) {
+        if self.handlers.is_empty() {
+            problems.add(
+                "BRD011",
+                "it has no handler",
+                "call .handler(..); a program that only sends uses Sender or Outbox",
+            );
+        }
+        let provided = Provided { states: &self.states, unit_of_work: capabilities };
+        for (name, handler) in self.handlers.iter() {
+            for missing in handler.check(&provided).err().unwrap_or_default() {
+                problems.add(
+                    "BRD014",
+                    format!("handler {} of message {name:?}", handler.type_name()),
+                    missing,
+                );
+            }
+        }
+    }
+}
