@@ -9,6 +9,7 @@ use crate::{
     error::{Disposition, Error, Result},
     limits,
     pipeline::{IncomingContext, OutgoingContext},
+    store::statement::Writes,
     transaction::Stage,
     transport::OutgoingRow,
     unit_of_work::CommitError,
@@ -37,15 +38,17 @@ pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
     let transaction = cx.context.transaction().clone();
     let rows = before_commit(cx).await.map_err(Failure::BeforeCommit)?;
     transaction.complete();
-    let leaving = if core.outbox.is_some() {
+    let (outbox, leaving) = if core.outbox.is_some() { (rows, Vec::new()) } else { (Vec::new(), rows) };
+    let writes = Writes { outbox, statements: cx.context.take_writes() };
+    if !writes.is_empty() {
         let mut slot = unit(&cx.context).await.map_err(Failure::BeforeCommit)?;
-        if let Some(unit) = slot.as_deref_mut() {
-            unit.stage(rows).map_err(Failure::BeforeCommit)?;
-        }
-        Vec::new()
-    } else {
-        rows
-    };
+        let Some(unit) = slot.as_deref_mut() else {
+            return Err(Failure::BeforeCommit(Error::new(
+                "there is no open unit of work for what is to be written",
+            )));
+        };
+        unit.stage(writes).map_err(Failure::BeforeCommit)?;
+    }
     transaction.run(Stage::Commit).await.map_err(Failure::BeforeCommit)?;
     commit_unit(cx).await?;
     transaction.committing(true);

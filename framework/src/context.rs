@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMappedMutexGuard, OwnedMutexGuard};
@@ -17,7 +17,7 @@ use crate::{
     headers::Headers,
     incoming::Incoming,
     message::Outgoing,
-    store::{backend::Backend, connection::UnitConnection, unit::SqlUnit},
+    store::{backend::Backend, connection::UnitConnection, statement::Statement, unit::SqlUnit},
     transaction::TransactionContext,
     unit_of_work::Unit,
 };
@@ -40,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) unit: Arc<AsyncMutex<UnitSlot>>,
     /// What the handlers sent, in order; `None` once the context is completed.
     staged: Mutex<Option<Vec<Outgoing>>>,
+    /// What the closing text of the unit of work writes besides the outbox.
+    writes: Mutex<Vec<Statement>>,
     /// Set by the retry step before the handlers run.
     pub(crate) attempt: std::sync::atomic::AtomicU32,
     /// Set by the idempotency step.
@@ -54,6 +56,7 @@ impl Context {
             transaction: TransactionContext::new(),
             unit: Arc::new(AsyncMutex::new(None)),
             staged: Mutex::new(Some(Vec::new())),
+            writes: Mutex::new(Vec::new()),
             attempt: 1.into(),
             duplicate: false.into(),
         }))
@@ -108,6 +111,17 @@ impl Context {
                 "a guard of this message's unit of work is alive already: drop it before taking another",
             )
         })
+    }
+
+    /// Adds a statement to the closing text of the unit of work, before the outbox rows. For what Barid itself keeps in the
+    /// message's transaction; until the end of the before-commit stage.
+    #[allow(dead_code)] // sagas, replies and schedules write through it
+    pub(crate) fn write(&self, statement: Statement) {
+        self.0.writes.lock().unwrap_or_else(PoisonError::into_inner).push(statement);
+    }
+
+    pub(crate) fn take_writes(&self) -> Vec<Statement> {
+        std::mem::take(&mut *self.0.writes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Actions around the commit, and values that are kept with the message.

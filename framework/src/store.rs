@@ -21,6 +21,7 @@ pub mod schema;
 pub(crate) mod shared;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod statement;
 pub(crate) mod unit;
 
 pub use backend::Backend;

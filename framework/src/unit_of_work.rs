@@ -12,8 +12,7 @@ use crate::{
     error::{Error, Result},
     incoming::Incoming,
     retry::AttemptStore,
-    store::backend::IdempotencyKey,
-    transport::OutgoingRow,
+    store::statement::{Opening, Writes},
 };
 
 /// One begun unit of work.
@@ -22,12 +21,13 @@ use crate::{
 /// nothing open.
 #[async_trait]
 pub trait Unit: Any + Send {
-    /// Takes the outbox rows that commit with this unit. Called at most once, right before `commit`.
+    /// Takes what commits with this unit besides the handlers' own work: outbox rows above all. Called at most once, right
+    /// before `commit`.
     ///
     /// # Errors
-    /// When this kind of unit has no outbox (the default).
-    fn stage(&mut self, rows: Vec<OutgoingRow>) -> Result<()> {
-        if rows.is_empty() { Ok(()) } else { Err(Error::new("this unit of work has no outbox")) }
+    /// When this kind of unit has no tables for it (the default).
+    fn stage(&mut self, writes: Writes) -> Result<()> {
+        if writes.is_empty() { Ok(()) } else { Err(Error::new("this unit of work has no outbox")) }
     }
 
     /// Makes everything durable, together with the staged rows.
@@ -89,11 +89,11 @@ pub struct Capabilities {
 /// Begins units of work. Given to [`BusBuilder::unit_of_work`](crate::BusBuilder::unit_of_work).
 #[async_trait]
 pub trait UnitOfWork: Send + Sync + 'static {
-    /// Begins one for `message`. With a key, the idempotency record is its first write.
+    /// Begins one for `message`. With a key in the opening, the idempotency record is its first write.
     ///
     /// # Errors
     /// When it cannot begin; counts as an attempt.
-    async fn begin(&self, message: &Incoming, key: Option<&IdempotencyKey>) -> Result<Begun>;
+    async fn begin(&self, message: &Incoming, opening: &Opening) -> Result<Begun>;
 
     /// Whether it can begin at all; asked once, when the bus starts.
     ///
@@ -170,7 +170,7 @@ where
     Fut: Future<Output = Result<U>> + Send + 'static,
     U: Unit,
 {
-    async fn begin(&self, message: &Incoming, _: Option<&IdempotencyKey>) -> Result<Begun> {
+    async fn begin(&self, message: &Incoming, _: &Opening) -> Result<Begun> {
         Ok(Begun::Fresh(Box::new((self.factory)(message.clone()).await?)))
     }
 

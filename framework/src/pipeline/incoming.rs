@@ -5,14 +5,21 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::{
-    bus::BusCore, completion::Failure, context::Context, handler::Call, incoming::Incoming,
-    store::backend::IdempotencyKey, transport::Settlement,
+    bus::BusCore,
+    completion::Failure,
+    context::Context,
+    handler::Call,
+    incoming::Incoming,
+    store::{backend::IdempotencyKey, statement::Statement},
+    transport::Settlement,
 };
 
 /// One received message on its way through the incoming pipeline.
 pub struct IncomingContext {
     pub(crate) context: Context,
     pub(crate) calls: Vec<Call>,
+    /// What the unit of work reads with its opening text; taken when it begins.
+    pub(crate) reads: Vec<Statement>,
     /// Taken by the retry step when it settles the delivery.
     pub(crate) settlement: Option<Box<dyn Settlement>>,
     /// Whether the unit of work began and still has to end.
@@ -30,6 +37,7 @@ impl IncomingContext {
         Self {
             context: Context::new(core, incoming),
             calls: Vec::new(),
+            reads: Vec::new(),
             settlement: Some(settlement),
             unit_is_open: false,
             duplicate: false,

@@ -6,6 +6,7 @@ use super::{IncomingContext, Next, Step};
 use crate::{
     completion,
     error::{Error, Result},
+    store::statement::Opening,
     unit_of_work::Begun,
 };
 
@@ -22,8 +23,9 @@ impl Step<IncomingContext> for UnitOfWorkStep {
         let Some(unit_of_work) = &core.unit_of_work else {
             return next.run(cx).await;
         };
-        let key = core.idempotency.map(|_| cx.key());
-        let unit = match unit_of_work.begin(cx.message(), key.as_ref()).await? {
+        let opening =
+            Opening { key: core.idempotency.map(|_| cx.key()), reads: std::mem::take(&mut cx.reads) };
+        let unit = match unit_of_work.begin(cx.message(), &opening).await? {
             Begun::Fresh(unit) => unit,
             Begun::Duplicate(unit) => {
                 cx.duplicate = true;

@@ -9,6 +9,7 @@ use sqlx::{Database, Pool, pool::PoolConnection};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
+use super::statement::{Opening, Writes};
 use crate::{error::Result, transport::OutgoingRow};
 
 /// What makes a delivery recognisable: the message id within a scope (the bus's name).
@@ -31,6 +32,20 @@ pub enum Recorded {
     InProgress,
 }
 
+/// What the opening text found.
+pub struct Opened<DB: Database> {
+    /// What the insert of the idempotency record says; [`Recorded::Fresh`] when none was asked for.
+    pub recorded: Recorded,
+    /// The rows of each read.
+    pub reads: Vec<Vec<DB::Row>>,
+}
+
+impl<DB: Database> Opened<DB> {
+    pub(crate) fn without_reads(recorded: Recorded) -> Self {
+        Self { recorded, reads: Vec::new() }
+    }
+}
+
 /// What an error of a statement says about the transaction it ran in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -51,32 +66,37 @@ pub trait Backend: Database + sealed::Sealed {
     /// That the database has the tables this program knows, in the version it knows.
     fn check_schema(pool: &Pool<Self>) -> impl Future<Output = Result<()>> + Send;
 
-    /// Sends the opening text: the transaction, the idempotency record, the savepoint `barid_unit`.
+    /// Sends the opening text: the transaction, the idempotency record, the savepoint `barid_unit`, the reads.
     ///
     /// On [`Recorded::Fresh`] and [`Recorded::Duplicate`] the transaction is open and usable. Sets `prepared` when the
     /// session has the statements that make the closing text cheap.
     fn open(
         connection: &mut Self::Connection,
-        key: Option<&IdempotencyKey>,
+        opening: &Opening,
         prepared: &mut bool,
-    ) -> impl Future<Output = Result<Recorded, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<Opened<Self>, sqlx::Error>> + Send;
 
-    /// The closing text: the release of the savepoint first, then the outbox rows, then COMMIT. `None` when the rows are too
-    /// large for text.
-    fn closing(rows: &[OutgoingRow], prepared: bool) -> Option<String>;
+    /// The closing text: the release of the savepoint first, then the statements and the outbox rows, then COMMIT. `None` when
+    /// it would be too large for one text.
+    fn closing(writes: &Writes, prepared: bool) -> Option<String>;
+
+    /// The release and the statements, for a closing that is too large for one text.
+    fn release(writes: &Writes) -> String;
 
     /// Ends the transaction with one text, or in three steps when the rows are too large for it.
     fn commit(
         connection: &mut Self::Connection,
-        rows: &[OutgoingRow],
+        writes: &Writes,
         prepared: bool,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send {
         async move {
-            if let Some(text) = Self::closing(rows, prepared) {
+            if let Some(text) = Self::closing(writes, prepared) {
                 return Self::simple(connection, text).await;
             }
-            Self::simple(connection, "RELEASE SAVEPOINT barid_unit".to_owned()).await?;
-            Self::insert_outbox(connection, rows).await?;
+            Self::simple(connection, Self::release(writes)).await?;
+            if !writes.outbox.is_empty() {
+                Self::insert_outbox(connection, &writes.outbox).await?;
+            }
             Self::simple(connection, "COMMIT".to_owned()).await
         }
     }

@@ -13,13 +13,11 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{Database, Either, Execute, Executor, SqlStr, pool::PoolConnection};
 
 use super::{
-    backend::{Backend, IdempotencyKey, Recorded, sever},
+    backend::{Backend, Opened, sever},
     kept::Kept,
+    statement::{Opening, Writes},
 };
-use crate::{
-    error::{Error, Result},
-    transport::OutgoingRow,
-};
+use crate::error::{Error, Result};
 
 /// A connection inside an open unit of work. Pass `&mut *db` where sqlx wants an executor.
 ///
@@ -53,18 +51,18 @@ impl<DB: Backend> UnitConnection<DB> {
         self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
     }
 
-    pub(super) async fn open(&mut self, key: Option<&IdempotencyKey>) -> Result<Recorded, sqlx::Error> {
+    pub(super) async fn open(&mut self, opening: &Opening) -> Result<Opened<DB>, sqlx::Error> {
         // Before the text is sent: a future that is dropped from here on leaves a transaction that must be severed.
         self.open = true;
         let mut prepared = false;
-        let recorded = DB::open(self.live()?, key, &mut prepared).await;
+        let opened = DB::open(self.live()?, opening, &mut prepared).await;
         self.prepared = prepared;
-        recorded
+        opened
     }
 
-    pub(super) async fn finish(&mut self, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
+    pub(super) async fn finish(&mut self, writes: &Writes) -> Result<(), sqlx::Error> {
         let prepared = self.prepared;
-        DB::commit(self.live()?, rows, prepared).await?;
+        DB::commit(self.live()?, writes, prepared).await?;
         self.open = false;
         Ok(())
     }

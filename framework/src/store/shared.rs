@@ -2,9 +2,14 @@
 //!
 //! Everything that is interpolated goes through [`Literals`], which writes hex.
 
+use futures::TryStreamExt;
+use sqlx::{AssertSqlSafe, Database, Either, Executor, raw_sql};
 use uuid::Uuid;
 
-use super::backend::Verdict;
+use super::{
+    backend::Verdict,
+    statement::{Writes, push_all},
+};
 use crate::transport::OutgoingRow;
 
 /// [`Verdict`] of everything that is not an answer of the server: the answer is missing.
@@ -20,8 +25,8 @@ pub(crate) fn verdict_by(
     }
 }
 
-const RELEASE: &str = "RELEASE SAVEPOINT barid_unit;";
-const COMMIT: &str = "COMMIT";
+const RELEASE: &str = "RELEASE SAVEPOINT barid_unit";
+const COMMIT: &str = ";COMMIT";
 
 /// How a database writes values into SQL text. Each appends one literal that holds nothing but hex and what the database's
 /// syntax needs around it.
@@ -52,20 +57,47 @@ pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Writes the closing text: the release of the savepoint, the insert of the outbox rows, COMMIT. `None` when the text would
-/// be too large.
+/// Sends a text and returns what each of its statements answered, in order.
+pub(crate) async fn answers<DB: Database>(
+    connection: &mut DB::Connection,
+    text: String,
+) -> Result<Vec<(DB::QueryResult, Vec<DB::Row>)>, sqlx::Error>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    let mut steps = connection.fetch_many(raw_sql(AssertSqlSafe(text)));
+    let (mut all, mut rows) = (Vec::new(), Vec::new());
+    while let Some(step) = steps.try_next().await? {
+        match step {
+            Either::Left(result) => all.push((result, std::mem::take(&mut rows))),
+            Either::Right(row) => rows.push(row),
+        }
+    }
+    Ok(all)
+}
+
+/// The rows of the last `reads` statements of a text.
+pub(crate) fn last_rows<Q, R>(answers: Vec<(Q, Vec<R>)>, reads: usize) -> Vec<Vec<R>> {
+    let first = answers.len().saturating_sub(reads);
+    answers.into_iter().skip(first).map(|(_, rows)| rows).collect()
+}
+
+/// Writes the closing text: the release of the savepoint, what else joins it, the insert of the outbox rows, COMMIT. `None`
+/// when the text would be too large.
 ///
 /// The release comes first: it fails when the transaction is aborted or was ended by hand or by a DDL statement, and nothing
 /// after it runs. An insert before it would commit on its own then.
-pub(crate) fn closing<L: Literals>(rows: &[OutgoingRow]) -> Option<String> {
-    if rows.is_empty() {
+pub(crate) fn closing<L: Literals>(writes: &Writes) -> Option<String> {
+    if writes.is_empty() {
         return Some([RELEASE, COMMIT].concat());
     }
-    let mut out = closing_begun(rows)?;
-    for part in ["INSERT INTO outbox(", OUTBOX_COLUMNS, ")VALUES"] {
-        out.push_str(part);
+    let mut out = closing_begun::<L>(writes)?;
+    if !writes.outbox.is_empty() {
+        for part in [";INSERT INTO outbox(", OUTBOX_COLUMNS, ")VALUES"] {
+            out.push_str(part);
+        }
     }
-    for (at, row) in rows.iter().enumerate() {
+    for (at, row) in writes.outbox.iter().enumerate() {
         out.push_str(if at == 0 { "(" } else { ",(" });
         push_row::<L>(&mut out, row);
         out.push(')');
@@ -73,22 +105,29 @@ pub(crate) fn closing<L: Literals>(rows: &[OutgoingRow]) -> Option<String> {
     closing_ended(out)
 }
 
-/// The closing text up to the insert, with room for the rest. `None` when the text would be too large.
-pub(crate) fn closing_begun(rows: &[OutgoingRow]) -> Option<String> {
-    let payload: usize = rows.iter().map(OutgoingRow::payload_len).sum();
+/// The closing text up to the outbox, with room for the rest. `None` when the text would be too large.
+pub(crate) fn closing_begun<L: Literals>(writes: &Writes) -> Option<String> {
+    let payload: usize = writes.outbox.iter().map(OutgoingRow::payload_len).sum();
     if payload * 2 > crate::limits::OUTBOX_TEXT_BYTES_MAX {
         return None;
     }
-    let mut out = String::with_capacity(payload * 2 + 256 + rows.len() * 1024);
+    let mut out = String::with_capacity(payload * 2 + 256 + writes.outbox.len() * 1024);
     out.push_str(RELEASE);
+    push_all::<L>(&mut out, &writes.statements);
     Some(out)
 }
 
 /// The closing text with its end. `None` when it has become too large.
 pub(crate) fn closing_ended(mut out: String) -> Option<String> {
-    out.push(';');
     out.push_str(COMMIT);
     (out.len() <= crate::limits::OUTBOX_TEXT_BYTES_MAX).then_some(out)
+}
+
+/// The release and everything but the outbox, for a closing that is too large for one text.
+pub(crate) fn release<L: Literals>(writes: &Writes) -> String {
+    let mut out = RELEASE.to_owned();
+    push_all::<L>(&mut out, &writes.statements);
+    out
 }
 
 /// Writes the values of [`OUTBOX_COLUMNS`].
@@ -129,6 +168,7 @@ pub(crate) fn headers_json(row: &OutgoingRow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::statement::Statement;
 
     #[test]
     fn hex_is_whole_whatever_its_length() {
@@ -163,7 +203,8 @@ mod tests {
 
     #[test]
     fn the_closing_text_releases_first_and_inserts_the_rows_in_their_order() {
-        assert_eq!(closing::<Plain>(&[]).unwrap(), "RELEASE SAVEPOINT barid_unit;COMMIT");
+        let writes = |outbox| Writes { outbox, statements: Vec::new() };
+        assert_eq!(closing::<Plain>(&writes(vec![])).unwrap(), "RELEASE SAVEPOINT barid_unit;COMMIT");
         let row = |key: Option<&str>, payload: Option<usize>| OutgoingRow {
             seq: 0,
             id: Uuid::nil(),
@@ -177,13 +218,24 @@ mod tests {
         };
         let id = "0".repeat(32);
         assert_eq!(
-            closing::<Plain>(&[row(Some("k"), Some(2)), row(None, None)]).unwrap(),
+            closing::<Plain>(&writes(vec![row(Some("k"), Some(2)), row(None, None)])).unwrap(),
             format!(
                 "RELEASE SAVEPOINT barid_unit;INSERT INTO outbox({OUTBOX_COLUMNS})VALUES\
                  ({id},topic:t,a,k,n,7f7f,{{}},NULL),({id},topic:t,a,NULL,n,NULL,{{}},NULL);COMMIT"
             )
         );
         let many = vec![row(None, Some(100)); crate::limits::OUTBOX_TEXT_BYTES_MAX / 200];
-        assert_eq!(closing::<Plain>(&many), None, "too large for text");
+        assert_eq!(closing::<Plain>(&writes(many)), None, "too large for text");
+    }
+
+    #[test]
+    fn statements_stand_between_the_release_and_the_outbox() {
+        let statement = Statement::new("UPDATE t SET a=").int(-7).sql(",b=").text("x").sql(",c=").bytes(None);
+        let mut writes = Writes { outbox: Vec::new(), statements: vec![statement] };
+        let updated = "RELEASE SAVEPOINT barid_unit;UPDATE t SET a=-7,b=x,c=NULL";
+        assert_eq!(closing::<Plain>(&writes).unwrap(), format!("{updated};COMMIT"));
+        assert_eq!(release::<Plain>(&writes), updated);
+        writes.statements.push(Statement::new("SELECT ").id(Uuid::nil()));
+        assert_eq!(release::<Plain>(&writes), format!("{updated};SELECT {}", "0".repeat(32)));
     }
 }

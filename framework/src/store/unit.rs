@@ -13,15 +13,15 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::{
     attempts::SqlAttempts,
-    backend::{Backend, IdempotencyKey, Recorded, Verdict, sever},
+    backend::{Backend, IdempotencyKey, Opened, Recorded, Verdict, sever},
     connection::UnitConnection,
     kept::Kept,
+    statement::{Opening, Writes},
 };
 use crate::{
     error::{Error, Result},
     incoming::Incoming,
     limits,
-    transport::OutgoingRow,
     unit_of_work::{Begun, Capabilities, CommitError, Unit, UnitOfWork},
 };
 
@@ -58,8 +58,8 @@ impl<DB: Backend> SqlUnitOfWork<DB> {
 
 #[async_trait]
 impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
-    async fn begin(&self, _: &Incoming, key: Option<&IdempotencyKey>) -> Result<Begun> {
-        let (unit, recorded) = SqlUnit::open(&self.kept, key).await?;
+    async fn begin(&self, _: &Incoming, opening: &Opening) -> Result<Begun> {
+        let (unit, recorded) = SqlUnit::open(&self.kept, opening).await?;
         Ok(match recorded {
             Recorded::Fresh => Begun::Fresh(Box::new(unit)),
             Recorded::Duplicate => Begun::Duplicate(Box::new(unit)),
@@ -91,35 +91,39 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
 pub(crate) struct SqlUnit<DB: Backend> {
     pub(crate) connection: UnitConnection<DB>,
     key: Option<IdempotencyKey>,
-    rows: Vec<OutgoingRow>,
+    /// The rows of each read of the opening text, for whoever asked for them.
+    pub(crate) reads: Vec<Vec<DB::Row>>,
+    writes: Writes,
     kept: Arc<Kept<DB>>,
     /// Where the database has one writer: ours until the connection is gone.
     writer: Option<OwnedMutexGuard<()>>,
 }
 
 impl<DB: Backend> SqlUnit<DB> {
-    async fn open(kept: &Arc<Kept<DB>>, key: Option<&IdempotencyKey>) -> Result<(Self, Recorded)> {
+    async fn open(kept: &Arc<Kept<DB>>, opening: &Opening) -> Result<(Self, Recorded)> {
         let writer = DB::writer(kept.pool()).await;
         let (connection, reused) = kept.take().await?;
         let mut unit = Self {
             connection: UnitConnection::hold(connection),
-            key: key.cloned(),
-            rows: Vec::new(),
+            key: opening.key.clone(),
+            reads: Vec::new(),
+            writes: Writes::default(),
             kept: Arc::clone(kept),
             writer,
         };
-        let opening = async {
-            match unit.connection.open(key).await {
+        let begun = async {
+            match unit.connection.open(opening).await {
                 // A connection that nobody tested since its last use may have died meanwhile; nothing was begun on it.
                 Err(error) if reused && DB::verdict(&error) == Verdict::Unknown => {
                     unit.connection.replace(kept.acquire().await?);
-                    Ok(unit.connection.open(key).await?)
+                    Ok(unit.connection.open(opening).await?)
                 }
                 answer => Ok(answer?),
             }
         };
-        let recorded =
-            bounded(opening).await.map_err(|error| error.context("the unit of work cannot begin"))?;
+        let Opened { recorded, reads } =
+            bounded(begun).await.map_err(|error| error.context("the unit of work cannot begin"))?;
+        unit.reads = reads;
         if recorded != Recorded::Fresh {
             // The record is another transaction's: it says nothing about this one.
             unit.key = None;
@@ -159,7 +163,8 @@ impl<DB: Backend> SqlUnit<DB> {
         };
         let probe = async {
             let mut probe = UnitConnection::hold(self.kept.acquire().await?);
-            let recorded = probe.open(Some(key)).await?;
+            let opening = Opening { key: Some(key.clone()), reads: Vec::new() };
+            let Opened { recorded, .. } = probe.open(&opening).await?;
             // The probe must leave no record behind; severing it on an error does that too.
             probe.roll_back().await?;
             probe.give_back(&self.kept);
@@ -184,8 +189,8 @@ impl<DB: Backend> SqlUnit<DB> {
 
 #[async_trait]
 impl<DB: Backend> Unit for SqlUnit<DB> {
-    fn stage(&mut self, rows: Vec<OutgoingRow>) -> Result<()> {
-        self.rows = rows;
+    fn stage(&mut self, writes: Writes) -> Result<()> {
+        self.writes = writes;
         Ok(())
     }
 
@@ -193,15 +198,15 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
         if let Some(cause) = self.connection.poisoned() {
             return Err(CommitError::Failed(Error::new(cause)));
         }
-        let rows = std::mem::take(&mut self.rows);
-        let answer = tokio::time::timeout(limits::CALL_TIMEOUT, self.connection.finish(&rows)).await;
+        let writes = std::mem::take(&mut self.writes);
+        let answer = tokio::time::timeout(limits::CALL_TIMEOUT, self.connection.finish(&writes)).await;
         match answer {
             Ok(Ok(())) => {
                 self.release();
                 Ok(())
             }
             Ok(Err(error)) if DB::verdict(&error) == Verdict::Refused => {
-                Err(CommitError::Failed(closing_refused(&error)))
+                Err(CommitError::Failed(closing_refused(error)))
             }
             Ok(Err(error)) => {
                 self.connection.close_hard().await;
@@ -237,7 +242,7 @@ pub(super) async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<
 }
 
 /// The closing text begins with the release of our savepoint: when that is what failed, somebody ended the transaction.
-fn closing_refused(error: &sqlx::Error) -> Error {
+fn closing_refused(error: sqlx::Error) -> Error {
     let said = error.to_string();
     if said.contains("barid_unit") || said.contains("can only be used in transaction blocks") {
         Error::new(format!(
@@ -245,7 +250,7 @@ fn closing_refused(error: &sqlx::Error) -> Error {
              committed stays, the message fails. Take that statement out of the handler ({said})"
         ))
     } else {
-        Error::new(format!("COMMIT was refused: {said}"))
+        Error::from(error).context("COMMIT was refused")
     }
 }
 

@@ -109,18 +109,24 @@ impl BusBuilder {
         })
     }
 
+    /// What this bus keeps in the transaction of its unit of work, besides business rows.
+    fn parts_in_the_transaction(&self) -> Vec<&'static str> {
+        [(self.outbox.is_some(), "an outbox"), (self.idempotency.is_some(), "idempotency")]
+            .into_iter()
+            .filter_map(|(asked_for, part)| asked_for.then_some(part))
+            .collect()
+    }
+
     fn check_commit_timing(
         &self,
         settings: &Option<Settings>,
         capabilities: Option<&Capabilities>,
         problems: &mut Problems,
     ) {
-        let parts = match (self.outbox.is_some(), self.idempotency.is_some()) {
-            (false, false) => return,
-            (true, false) => "an outbox",
-            (false, true) => "idempotency",
-            (true, true) => "an outbox and idempotency",
-        };
+        let parts = self.parts_in_the_transaction().join(" and ");
+        if parts.is_empty() {
+            return;
+        }
         if capabilities.and_then(|unit| unit.database).is_none() {
             problems.add(
                 "BRD013",

@@ -1,7 +1,8 @@
 //! The unit of work's statements on MariaDB and MySQL.
 
 use sqlx::{
-    AssertSqlSafe, Executor, MySql, MySqlConnection, Pool, QueryBuilder, Row, mysql::MySqlDatabaseError,
+    AssertSqlSafe, Executor, MySql, MySqlConnection, Pool, QueryBuilder, Row,
+    mysql::{MySqlDatabaseError, MySqlRow},
     raw_sql,
 };
 use tokio::sync::OwnedMutexGuard;
@@ -10,9 +11,10 @@ use super::text;
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
         schema,
         shared::{self, OUTBOX_COLUMNS},
+        statement::{Opening, Statement, Writes, push_all},
     },
     transport::OutgoingRow,
 };
@@ -32,30 +34,34 @@ impl Backend for MySql {
 
     async fn open(
         connection: &mut MySqlConnection,
-        key: Option<&IdempotencyKey>,
+        opening: &Opening,
         _: &mut bool,
-    ) -> Result<Recorded, sqlx::Error> {
-        let error = match connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await {
-            Ok(_) => return Ok(Recorded::Fresh),
+    ) -> Result<Opened<Self>, sqlx::Error> {
+        let error = match send(connection, text::opening(opening.key.as_ref()), &opening.reads).await {
+            Ok(reads) => return Ok(Opened { recorded: Recorded::Fresh, reads }),
             Err(error) => error,
         };
         match number(&error) {
             // ER_DUP_ENTRY; the text holds no other insert.
             Some(1062) => {
-                connection.execute(raw_sql(text::SAVEPOINT)).await?;
-                Ok(Recorded::Duplicate)
+                let reads = send(connection, text::SAVEPOINT.to_owned(), &opening.reads).await?;
+                Ok(Opened { recorded: Recorded::Duplicate, reads })
             }
             // ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK: a transaction that has not ended holds the key.
             Some(1205 | 1213) => {
                 connection.execute(raw_sql("ROLLBACK")).await?;
-                Ok(Recorded::InProgress)
+                Ok(Opened::without_reads(Recorded::InProgress))
             }
             _ => Err(error),
         }
     }
 
-    fn closing(rows: &[OutgoingRow], _: bool) -> Option<String> {
-        shared::closing::<text::Text>(rows)
+    fn closing(writes: &Writes, _: bool) -> Option<String> {
+        shared::closing::<text::Text>(writes)
+    }
+
+    fn release(writes: &Writes) -> String {
+        shared::release::<text::Text>(writes)
     }
 
     async fn insert_outbox(
@@ -130,6 +136,20 @@ impl Backend for MySql {
             .await?;
         Ok(())
     }
+}
+
+/// Sends an opening text, and what is read with it.
+async fn send(
+    connection: &mut MySqlConnection,
+    mut text: String,
+    reads: &[Statement],
+) -> Result<Vec<Vec<MySqlRow>>, sqlx::Error> {
+    if reads.is_empty() {
+        connection.execute(raw_sql(AssertSqlSafe(text))).await?;
+        return Ok(Vec::new());
+    }
+    push_all::<text::Text>(&mut text, reads);
+    Ok(shared::last_rows(shared::answers::<MySql>(connection, text).await?, reads.len()))
 }
 
 fn number(error: &sqlx::Error) -> Option<u16> {

@@ -7,6 +7,7 @@ use crate::{
     store::{
         backend::IdempotencyKey,
         shared::{self, Literals, push_hex},
+        statement::Writes,
     },
     transport::OutgoingRow,
 };
@@ -106,9 +107,9 @@ fn lock(key: &IdempotencyKey) -> i64 {
 }
 
 /// The closing text for one row, through the prepared statement. `None` when it would be too large.
-pub(super) fn closing_prepared(row: &OutgoingRow) -> Option<String> {
-    let mut out = shared::closing_begun(std::slice::from_ref(row))?;
-    out.push_str("EXECUTE barid_outbox(");
+pub(super) fn closing_prepared(writes: &Writes, row: &OutgoingRow) -> Option<String> {
+    let mut out = shared::closing_begun::<Text>(writes)?;
+    out.push_str(";EXECUTE barid_outbox(");
     shared::push_row::<Parameters>(&mut out, row);
     out.push(')');
     shared::closing_ended(out)

@@ -1,15 +1,19 @@
 //! The unit of work's statements on PostgreSQL.
 
-use sqlx::{AssertSqlSafe, Executor, PgConnection, Pool, Postgres, Row, error::DatabaseError, raw_sql};
+use sqlx::{
+    AssertSqlSafe, Executor, PgConnection, Pool, Postgres, Row, error::DatabaseError, postgres::PgRow,
+    raw_sql,
+};
 use tokio::sync::OwnedMutexGuard;
 
 use super::text;
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
         schema,
         shared::{self, OUTBOX_COLUMNS},
+        statement::{Opening, Statement, Writes, push_all},
     },
     transport::OutgoingRow,
 };
@@ -29,46 +33,51 @@ impl Backend for Postgres {
 
     async fn open(
         connection: &mut PgConnection,
-        key: Option<&IdempotencyKey>,
+        opening: &Opening,
         prepared: &mut bool,
-    ) -> Result<Recorded, sqlx::Error> {
-        let Some(key) = key else {
-            connection.execute(raw_sql(text::OPENING)).await?;
-            return Ok(Recorded::Fresh);
+    ) -> Result<Opened<Self>, sqlx::Error> {
+        let Some(key) = &opening.key else {
+            let sent = send(connection, text::OPENING.to_owned(), &opening.reads).await?;
+            return Ok(Opened { recorded: Recorded::Fresh, reads: sent.reads });
         };
-        let mut answer = connection.execute(raw_sql(AssertSqlSafe(text::opening_prepared(key)))).await;
+        let mut answer = send(connection, text::opening_prepared(key), &opening.reads).await;
         if is_unprepared(&answer) {
             // The first unit on this session.
             prepare(connection).await?;
-            answer = connection.execute(raw_sql(AssertSqlSafe(text::opening_prepared(key)))).await;
+            answer = send(connection, text::opening_prepared(key), &opening.reads).await;
         }
         *prepared = !is_unprepared(&answer);
         if !*prepared {
             // A pooler gives every transaction another session. This one it keeps until it ends.
             connection.execute(raw_sql("ROLLBACK")).await?;
-            answer = connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await;
+            answer = send(connection, text::opening(key), &opening.reads).await;
         }
-        if answer.as_ref().is_ok_and(|result| result.rows_affected() == 0) {
+        if answer.as_ref().is_ok_and(|sent| sent.inserted == 0) {
             // The record exists, or somebody holds its key right now.
-            answer = connection.execute(raw_sql(AssertSqlSafe(text::waiting(key)))).await;
+            answer = send(connection, text::waiting(key), &opening.reads).await;
         }
         match answer {
-            // The only statement of the texts that affects rows is the insert.
-            Ok(result) if result.rows_affected() == 1 => Ok(Recorded::Fresh),
-            Ok(_) => Ok(Recorded::Duplicate),
+            Ok(Sent { inserted, reads }) => {
+                let recorded = if inserted == 1 { Recorded::Fresh } else { Recorded::Duplicate };
+                Ok(Opened { recorded, reads })
+            }
             // lock_not_available, deadlock_detected: a transaction that has not ended holds the key.
             Err(error) if matches!(code(&error).as_deref(), Some("55P03" | "40P01")) => {
-                Ok(Recorded::InProgress)
+                Ok(Opened::without_reads(Recorded::InProgress))
             }
             Err(error) => Err(error),
         }
     }
 
-    fn closing(rows: &[OutgoingRow], prepared: bool) -> Option<String> {
-        match rows {
-            [row] if prepared => text::closing_prepared(row),
-            rows => shared::closing::<text::Text>(rows),
+    fn closing(writes: &Writes, prepared: bool) -> Option<String> {
+        match &*writes.outbox {
+            [row] if prepared => text::closing_prepared(writes, row),
+            _ => shared::closing::<text::Text>(writes),
         }
+    }
+
+    fn release(writes: &Writes) -> String {
+        shared::release::<text::Text>(writes)
     }
 
     async fn insert_outbox(connection: &mut PgConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
@@ -137,6 +146,30 @@ impl Backend for Postgres {
             .await?;
         Ok(())
     }
+}
+
+struct Sent {
+    /// How many rows the only statement that can insert has inserted.
+    inserted: u64,
+    reads: Vec<Vec<PgRow>>,
+}
+
+/// Sends an opening text, and what is read with it.
+async fn send(
+    connection: &mut PgConnection,
+    mut text: String,
+    reads: &[Statement],
+) -> Result<Sent, sqlx::Error> {
+    if reads.is_empty() {
+        let result = connection.execute(raw_sql(AssertSqlSafe(text))).await?;
+        return Ok(Sent { inserted: result.rows_affected(), reads: Vec::new() });
+    }
+    push_all::<text::Text>(&mut text, reads);
+    let answers = shared::answers::<Postgres>(connection, text).await?;
+    // A SELECT reports the rows it found as affected: only what comes before the reads counts.
+    let before = answers.len().saturating_sub(reads.len());
+    let inserted = answers.iter().take(before).map(|(result, _)| result.rows_affected()).sum();
+    Ok(Sent { inserted, reads: shared::last_rows(answers, reads.len()) })
 }
 
 /// Prepares the statements of the two texts. Parsing and planning them for every message would cost the server more than

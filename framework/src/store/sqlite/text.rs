@@ -32,6 +32,9 @@ impl Literals for Text {
     }
 }
 
+/// What the opening text does not reach when the insert meets a duplicate.
+pub(super) const SAVEPOINT: &str = "SAVEPOINT barid_unit";
+
 /// BEGIN IMMEDIATE: a deferred transaction that reads and then writes fails at once (BUSY_SNAPSHOT) when somebody wrote
 /// in between, and no timeout helps.
 pub(super) fn opening(key: Option<&IdempotencyKey>) -> String {

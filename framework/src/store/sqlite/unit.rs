@@ -1,15 +1,18 @@
 //! The unit of work's statements on SQLite.
 
-use sqlx::{AssertSqlSafe, Executor, Pool, QueryBuilder, Row, Sqlite, SqliteConnection, raw_sql};
+use sqlx::{
+    AssertSqlSafe, Executor, Pool, QueryBuilder, Row, Sqlite, SqliteConnection, raw_sql, sqlite::SqliteRow,
+};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{lock, text};
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
         schema,
         shared::{self, OUTBOX_COLUMNS},
+        statement::{Opening, Statement, Writes, push_all},
     },
     transport::OutgoingRow,
 };
@@ -29,27 +32,31 @@ impl Backend for Sqlite {
 
     async fn open(
         connection: &mut SqliteConnection,
-        key: Option<&IdempotencyKey>,
+        opening: &Opening,
         _: &mut bool,
-    ) -> Result<Recorded, sqlx::Error> {
-        let error = match connection.execute(raw_sql(AssertSqlSafe(text::opening(key)))).await {
-            Ok(_) => return Ok(Recorded::Fresh),
+    ) -> Result<Opened<Self>, sqlx::Error> {
+        let error = match send(connection, text::opening(opening.key.as_ref()), &opening.reads).await {
+            Ok(reads) => return Ok(Opened { recorded: Recorded::Fresh, reads }),
             Err(error) => error,
         };
         match code(&error) {
             // SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE; the text holds no other insert.
             Some(1555 | 2067) => {
-                connection.execute(raw_sql("SAVEPOINT barid_unit")).await?;
-                Ok(Recorded::Duplicate)
+                let reads = send(connection, text::SAVEPOINT.to_owned(), &opening.reads).await?;
+                Ok(Opened { recorded: Recorded::Duplicate, reads })
             }
             // SQLITE_BUSY in its variants: another process writes.
-            Some(code) if code & 0xff == 5 => Ok(Recorded::InProgress),
+            Some(code) if code & 0xff == 5 => Ok(Opened::without_reads(Recorded::InProgress)),
             _ => Err(error),
         }
     }
 
-    fn closing(rows: &[OutgoingRow], _: bool) -> Option<String> {
-        shared::closing::<text::Text>(rows)
+    fn closing(writes: &Writes, _: bool) -> Option<String> {
+        shared::closing::<text::Text>(writes)
+    }
+
+    fn release(writes: &Writes) -> String {
+        shared::release::<text::Text>(writes)
     }
 
     async fn insert_outbox(
@@ -119,6 +126,20 @@ impl Backend for Sqlite {
             .await?;
         Ok(())
     }
+}
+
+/// Sends an opening text, and what is read with it.
+async fn send(
+    connection: &mut SqliteConnection,
+    mut text: String,
+    reads: &[Statement],
+) -> Result<Vec<Vec<SqliteRow>>, sqlx::Error> {
+    if reads.is_empty() {
+        connection.execute(raw_sql(AssertSqlSafe(text))).await?;
+        return Ok(Vec::new());
+    }
+    push_all::<text::Text>(&mut text, reads);
+    Ok(shared::last_rows(shared::answers::<Sqlite>(connection, text).await?, reads.len()))
 }
 
 fn code(error: &sqlx::Error) -> Option<i32> {
