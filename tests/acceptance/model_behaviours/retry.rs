@@ -66,7 +66,7 @@ async fn a_failing_message_goes_back_until_its_attempts_are_used_up() {
 async fn a_message_that_was_handled_after_a_failure_begins_to_count_anew() {
     async fn now_and_then(_: Place, journal: State<Journal>) -> Result<()> {
         journal.0.write("attempt");
-        if journal.0.read().len() % 3 == 0 { Ok(()) } else { Err(Error::new("not now")) }
+        if journal.0.read().len().is_multiple_of(3) { Ok(()) } else { Err(Error::new("not now")) }
     }
     let (network, journal) = (Memory::new(), Journal::default());
     let bus = bus(&network).await.handler(now_and_then).state(journal.clone()).build().unwrap();
