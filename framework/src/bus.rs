@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod builder;
+pub(crate) use builder::Sagas;
 pub use builder::{BuildError, BusBuilder, Problem};
 
 /// Receives messages and handles them. Built by [`Bus::builder`], run by [`Bus::run_until`].
@@ -77,6 +78,7 @@ pub(crate) struct BusCore {
     pub(crate) idempotency: Option<SqlIdempotency>,
     pub(crate) attempts: Arc<dyn AttemptStore>,
     pub(crate) policy: RetryPolicy,
+    pub(crate) sagas: Sagas,
     pub(crate) codec: Arc<dyn Codec>,
     pub(crate) background: Vec<Arc<dyn Background>>,
     sender: OnceCell<Sender>,

@@ -42,6 +42,8 @@ pub(crate) struct Inner {
     staged: Mutex<Option<Vec<Outgoing>>>,
     /// What the closing text of the unit of work writes besides the outbox.
     writes: Mutex<Vec<Statement>>,
+    /// The saga whose handler runs.
+    saga: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     /// Set by the retry step before the handlers run.
     pub(crate) attempt: std::sync::atomic::AtomicU32,
     /// Set by the idempotency step.
@@ -57,6 +59,7 @@ impl Context {
             unit: Arc::new(AsyncMutex::new(None)),
             staged: Mutex::new(Some(Vec::new())),
             writes: Mutex::new(Vec::new()),
+            saga: Mutex::new(None),
             attempt: 1.into(),
             duplicate: false.into(),
         }))
@@ -115,13 +118,21 @@ impl Context {
 
     /// Adds a statement to the closing text of the unit of work, before the outbox rows. For what Barid itself keeps in the
     /// message's transaction; until the end of the before-commit stage.
-    #[allow(dead_code)] // sagas, replies and schedules write through it
     pub(crate) fn write(&self, statement: Statement) {
         self.0.writes.lock().unwrap_or_else(PoisonError::into_inner).push(statement);
     }
 
     pub(crate) fn take_writes(&self) -> Vec<Statement> {
         std::mem::take(&mut *self.0.writes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says whose handler runs. Handlers of one message run one after the other.
+    pub(crate) fn enter_saga(&self, saga: Option<Arc<dyn Any + Send + Sync>>) {
+        *self.0.saga.lock().unwrap_or_else(PoisonError::into_inner) = saga;
+    }
+
+    pub(crate) fn current_saga(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0.saga.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Actions around the commit, and values that are kept with the message.

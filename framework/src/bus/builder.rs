@@ -21,7 +21,9 @@ use crate::{
 
 mod build;
 mod problems;
+mod saga;
 pub use problems::{BuildError, Problem};
+pub(crate) use saga::Sagas;
 
 /// Assembles a [`Bus`].
 #[must_use = "a builder does nothing until build() is called"]
@@ -35,6 +37,7 @@ pub struct BusBuilder {
     handlers: Handlers,
     routes: Routes,
     states: States,
+    sagas: saga::Given,
     codec: Arc<dyn Codec>,
     policy: RetryPolicy,
     parallelism: usize,
@@ -57,6 +60,7 @@ impl BusBuilder {
             handlers: Handlers::default(),
             routes: Routes::default(),
             states: States::default(),
+            sagas: saga::Given::default(),
             codec: Arc::new(Json),
             policy: RetryPolicy::default(),
             parallelism: limits::PARALLELISM,

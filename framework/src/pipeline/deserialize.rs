@@ -16,12 +16,12 @@ impl Step<IncomingContext> for Deserialize {
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
         let core = cx.core();
         let message = cx.message();
-        let calls = core
+        let prepared = core
             .handlers
             .of(&message.name)?
             .iter()
             .map(|handler| {
-                handler.prepare(core.codec.as_ref(), &message.body).map_err(|error| {
+                handler.prepare(core.codec.as_ref(), message).map_err(|error| {
                     Error::permanent(format!(
                         "message {:?} cannot be read by handler {}: {error}",
                         message.name,
@@ -30,7 +30,12 @@ impl Step<IncomingContext> for Deserialize {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        cx.calls = calls;
+        for prepared in prepared {
+            cx.calls.push(prepared.call);
+            if let Some(saga) = prepared.saga {
+                cx.concern(saga);
+            }
+        }
         next.run(cx).await
     }
 }

@@ -1,4 +1,5 @@
 //! MariaDB and MySQL.
 
+mod saga;
 mod text;
 mod unit;

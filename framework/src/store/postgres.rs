@@ -1,4 +1,5 @@
 //! PostgreSQL.
 
+mod saga;
 mod text;
 mod unit;

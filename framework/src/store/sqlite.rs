@@ -1,5 +1,6 @@
 //! SQLite.
 
 pub mod lock;
+mod saga;
 mod text;
 mod unit;

@@ -38,10 +38,10 @@ impl Writes {
 
 /// One SQL statement, without its closing semicolon.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Statement(Vec<Part>);
+pub struct Statement(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq)]
-#[allow(dead_code)] // sagas, replies and schedules are written with it
+#[allow(dead_code)] // replies and schedules are written with the rest of it
 enum Part {
     Sql(&'static str),
     Id(Uuid),
@@ -52,7 +52,6 @@ enum Part {
     Null,
 }
 
-#[allow(dead_code)] // sagas, replies and schedules are written with it
 impl Statement {
     /// A statement that begins with `sql`.
     pub(crate) fn new(sql: &'static str) -> Self {
@@ -86,11 +85,13 @@ impl Statement {
         self.with(text.map_or(Part::Null, |text| Part::Text(text.to_owned())))
     }
 
+    #[allow(dead_code)] // schedules are written with it
     pub(crate) fn json(self, json: impl Into<String>) -> Self {
         self.with(Part::Json(json.into()))
     }
 
     /// Bytes or NULL.
+    #[allow(dead_code)] // replies and schedules are written with it
     pub(crate) fn bytes(self, bytes: impl Into<Option<Bytes>>) -> Self {
         self.with(bytes.into().map_or(Part::Null, Part::Bytes))
     }

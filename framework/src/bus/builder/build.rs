@@ -26,6 +26,7 @@ impl BusBuilder {
         let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
+        self.check_sagas(settings.as_ref(), capabilities.as_ref(), &mut problems);
         for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics) {
             problems.name(checked_name(name.clone()));
         }
@@ -48,6 +49,7 @@ impl BusBuilder {
         else {
             return Err(BuildError { bus: self.name, problems: problems.0 });
         };
+        let (sagas, background) = self.sagas.finish(capabilities.as_ref());
         Ok(Bus(Arc::new(BusCore {
             attempts: capabilities
                 .and_then(|unit| unit.attempts)
@@ -65,8 +67,9 @@ impl BusBuilder {
             outbox: self.outbox,
             idempotency: self.idempotency,
             policy: self.policy,
+            sagas,
             codec: self.codec,
-            background: Vec::new(),
+            background: background.into_iter().collect(),
             sender: OnceCell::new(),
         })))
     }
@@ -111,7 +114,8 @@ impl BusBuilder {
 
     /// What this bus keeps in the transaction of its unit of work, besides business rows.
     fn parts_in_the_transaction(&self) -> Vec<&'static str> {
-        [(self.outbox.is_some(), "an outbox"), (self.idempotency.is_some(), "idempotency")]
+        let sagas = (self.sagas.are_in_the_unit_of_work(), "sagas");
+        [(self.outbox.is_some(), "an outbox"), (self.idempotency.is_some(), "idempotency"), sagas]
             .into_iter()
             .filter_map(|(asked_for, part)| asked_for.then_some(part))
             .collect()
@@ -131,7 +135,11 @@ impl BusBuilder {
             problems.add(
                 "BRD013",
                 format!("it has {parts}, but no SQL unit of work whose transaction could hold the rows"),
-                "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))",
+                if parts == "sagas" {
+                    "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true)), or .memory_sagas(..)"
+                } else {
+                    "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))"
+                },
             );
         } else if let Some(settings) = settings
             && !settings.commit_with_transaction
@@ -159,7 +167,7 @@ impl BusBuilder {
                 "call .handler(..); a program that only sends uses Sender or Outbox",
             );
         }
-        let provided = Provided { states: &self.states, unit_of_work: capabilities };
+        let provided = Provided { states: &self.states, unit_of_work: capabilities, saga: None };
         for (name, handler) in self.handlers.iter() {
             for missing in handler.check(&provided).err().unwrap_or_default() {
                 problems.add(
