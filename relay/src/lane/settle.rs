@@ -48,7 +48,8 @@ impl Lanes {
             return self.settled(key);
         }
         self.stats.retried += 1;
-        let until = now + self.backoff.delay(attempts);
+        let pause = self.backoff.delay(attempts);
+        let until = if broken!(self, RetriesAtOnce) { now } else { now + pause };
         let Some(key) = key else {
             self.due.push(Reverse((until, Due::Row(self.slots.token(ix)))));
             return;
@@ -58,7 +59,7 @@ impl Lanes {
         let until = stopped.map_or(until, |earlier| earlier.max(until));
         chain.stopped_until = Some(until);
         self.due.push(Reverse((until, Due::Key(key))));
-        if stopped.is_none() {
+        if stopped.is_none() && !broken!(self, GoesOnAfterAFailure) {
             self.take_back(key);
         }
     }
@@ -73,7 +74,7 @@ impl Lanes {
             return;
         };
         let first = self.held.get(&key).is_none_or(|poison| id.seq <= *poison);
-        if first {
+        if first && !broken!(self, ForgetsWhoIsBehind) {
             self.held.insert(key, id.seq);
         }
         self.stats.poison += 1;
@@ -98,7 +99,8 @@ impl Lanes {
     /// The pause of a key is over, unless it was made longer meanwhile or rows are still in flight.
     pub(super) fn resume(&mut self, key: KeyId, now: Instant) {
         let Some(chain) = self.chains.get_mut(&key) else { return };
-        if chain.stopped_until.is_none_or(|until| until > now) || chain.in_flight > 0 {
+        let draining = chain.in_flight > 0 && !broken!(self, ResumesBeforeItDrained);
+        if chain.stopped_until.is_none_or(|until| until > now) || draining {
             return;
         }
         chain.stopped_until = None;
@@ -118,6 +120,8 @@ impl Lanes {
             let allowed = match slot.previous {
                 None => true,
                 // By induction all rows before it are pipelined to the same sink too, and ready or in flight.
+                Some(_) if broken!(self, LetsTwoRowsFly) => true,
+                Some(_) if broken!(self, FliesToTwoSinks) => slot.way.order == Order::Pipelined,
                 Some(previous) => slot.way.order == Order::Pipelined && self.slots[previous].way == slot.way,
             };
             if !allowed {
@@ -125,6 +129,17 @@ impl Lanes {
             }
             chain.frontier = slot.next;
             self.make_ready(ix);
+        }
+    }
+
+    /// Loses a row.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self, ix: Ix) {
+        let key = self.slots[ix].key;
+        let (id, _) = self.take(ix);
+        self.known.remove(&id);
+        if let Some(key) = key {
+            self.settled(key);
         }
     }
 
