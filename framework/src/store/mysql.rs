@@ -1,4 +1,5 @@
 //! MariaDB and MySQL.
 
+mod attempts;
 mod text;
 mod unit;

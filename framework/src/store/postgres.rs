@@ -1,4 +1,5 @@
 //! PostgreSQL.
 
+mod attempts;
 mod text;
 mod unit;

@@ -1,5 +1,6 @@
 //! SQLite.
 
+mod attempts;
 pub mod lock;
 mod text;
 mod unit;
