@@ -1,4 +1,5 @@
 //! MariaDB and MySQL.
 
+pub(super) mod subscriptions;
 mod text;
 mod unit;

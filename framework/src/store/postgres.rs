@@ -1,4 +1,5 @@
 //! PostgreSQL.
 
+pub(super) mod subscriptions;
 mod text;
 mod unit;

@@ -1,5 +1,6 @@
 //! SQLite.
 
 pub mod lock;
+pub(super) mod subscriptions;
 mod text;
 mod unit;
