@@ -67,3 +67,12 @@ pub const WINDOW_ROWS_MAX: usize = 256;
 
 /// Bytes of bodies that a publisher has in flight.
 pub const WINDOW_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How long a publisher believes what a subscription store told it: what a subscription of another process takes to be seen.
+pub const SUBSCRIPTIONS_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// Topics whose subscribers a publisher remembers. For more it asks the store each time.
+pub const SUBSCRIPTION_TOPICS_MAX: usize = 1_000;
+
+/// Queues that may subscribe to one topic of a subscription store: one event becomes so many rows.
+pub const SUBSCRIBERS_MAX: usize = 1_000;

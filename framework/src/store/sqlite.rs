@@ -2,5 +2,6 @@
 
 mod attempts;
 pub mod lock;
+pub(super) mod subscriptions;
 mod text;
 mod unit;
