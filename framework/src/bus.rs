@@ -18,12 +18,14 @@ use crate::{
     retry::{AttemptStore, RetryPolicy},
     routing::{Handlers, Routes},
     sender::Sender,
+    subscriptions::Subscriptions,
     transport::{Delivery, Inbox, OutgoingRow, Transport, TransportError},
     unit_of_work::UnitOfWork,
     worker,
 };
 
 mod builder;
+mod sending;
 pub(crate) use builder::Sagas;
 pub use builder::{BuildError, BusBuilder, Problem};
 
@@ -53,6 +55,14 @@ pub enum BusError {
     /// The transport failed for good, or at the start.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The subscriptions could not be written to their store.
+    #[error("the subscriptions of bus {bus:?} could not be stored: {cause}")]
+    Subscriptions {
+        /// The bus.
+        bus: String,
+        /// What is wrong and what to do.
+        cause: Error,
+    },
     /// The unit of work is not ready: its database cannot be reached, or its schema does not fit.
     #[error("the unit of work of bus {bus:?} is not ready: {cause}")]
     UnitOfWork {
@@ -72,6 +82,9 @@ pub(crate) struct BusCore {
     pub(crate) outgoing: Pipeline<OutgoingContext>,
     pub(crate) handlers: Handlers,
     pub(crate) routes: Routes,
+    pub(crate) subscriptions: Subscriptions,
+    /// What it subscribes to at its start, in a store that all share.
+    start_topics: Vec<String>,
     pub(crate) states: States,
     pub(crate) unit_of_work: Option<Arc<dyn UnitOfWork>>,
     pub(crate) outbox: Option<SqlOutbox>,
@@ -106,7 +119,8 @@ impl Bus {
         let core = &self.0;
         core.transport.declare(&core.inbox).await?;
         core.transport.declare(&Inbox::new(core.settings.dead_letters.name())).await?;
-        Ok(())
+        let subscribed = core.subscribe_at_start().await;
+        subscribed.map_err(|cause| BusError::Subscriptions { bus: core.name.clone(), cause })
     }
 
     /// Declares the queue, receives and handles until `stop` is ready, then waits for the handlers that still run for as
@@ -190,7 +204,7 @@ impl BusCore {
         if rows.is_empty() {
             return Ok(());
         }
-        self.sender().await?.publish(rows).await
+        self.sender().await?.send_rows(rows).await
     }
 
     /// Moves a message to the dead letters.

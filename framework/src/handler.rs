@@ -230,6 +230,10 @@ pub(crate) trait Erased: Send + Sync {
     fn prepare(&self, codec: &dyn Codec, message: &Incoming) -> Result<Prepared>;
     fn check(&self, provided: &Provided<'_>) -> Result<(), Vec<String>>;
     fn type_name(&self) -> &'static str;
+    /// The aggregate of its message, when it is known.
+    fn aggregate(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// The message in a body.
@@ -271,5 +275,9 @@ where
 
     fn type_name(&self) -> &'static str {
         std::any::type_name::<H>()
+    }
+
+    fn aggregate(&self) -> Option<&'static str> {
+        Some(M::AGGREGATE)
     }
 }

@@ -71,8 +71,10 @@ pub mod pipeline;
 pub mod retry;
 mod routing;
 pub mod saga;
+pub mod routing;
 pub mod sender;
 pub mod store;
+pub mod subscriptions;
 pub mod transaction;
 pub mod transport;
 pub mod unit_of_work;
@@ -94,7 +96,10 @@ pub use pipeline::{Next, Pipeline, Position, Step};
 pub use retry::RetryPolicy;
 pub use saga::Saga;
 pub use sender::Sender;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use store::SqlSubscriptions;
 pub use store::{SqlUnitOfWork, UnitConnection};
+pub use subscriptions::{MemorySubscriptions, SubscriptionStore, Subscriptions};
 pub use transaction::{Stage, TransactionContext};
 pub use transport::Transport;
 #[cfg(feature = "kafka")]

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    background::Background,
     codec::{Codec, Json},
     config::BusConfig,
     context::States,
@@ -15,6 +16,7 @@ use crate::{
     pipeline::{IncomingContext, OutgoingContext, Position, Step},
     retry::RetryPolicy,
     routing::{Handlers, Routes},
+    subscriptions::Subscriptions,
     transport::{Inbox, Transport},
     unit_of_work::UnitOfWork,
 };
@@ -22,6 +24,7 @@ use crate::{
 mod build;
 mod problems;
 mod saga;
+mod sending;
 pub use problems::{BuildError, Problem};
 pub(crate) use saga::Sagas;
 
@@ -36,6 +39,9 @@ pub struct BusBuilder {
     idempotency: Option<SqlIdempotency>,
     handlers: Handlers,
     routes: Routes,
+    subscriptions: Subscriptions,
+    wanted: Vec<sending::Wanted>,
+    background: Vec<Arc<dyn Background>>,
     states: States,
     sagas: saga::Given,
     codec: Arc<dyn Codec>,
@@ -59,6 +65,9 @@ impl BusBuilder {
             idempotency: None,
             handlers: Handlers::default(),
             routes: Routes::default(),
+            subscriptions: Subscriptions::native(),
+            wanted: Vec::new(),
+            background: Vec::new(),
             states: States::default(),
             sagas: saga::Given::default(),
             codec: Arc::new(Json),
@@ -84,7 +93,8 @@ impl BusBuilder {
         self
     }
 
-    /// Also receives what is published to `topic`.
+    /// Also receives what is published to `topic`: through the transport, or through a
+    /// [`Subscriptions::centralised`] store. [`BusBuilder::subscribe_to`] takes a type instead.
     pub fn subscribe(mut self, topic: impl Into<String>) -> Self {
         self.inbox.topics.push(topic.into());
         self

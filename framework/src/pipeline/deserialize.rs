@@ -16,9 +16,12 @@ impl Step<IncomingContext> for Deserialize {
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
         let core = cx.core();
         let message = cx.message();
-        let prepared = core
-            .handlers
-            .of(&message.name)?
+        let handlers = core.handlers.of(message)?;
+        if handlers.is_empty() {
+            cx.outcome = "not for this bus";
+            return Ok(());
+        }
+        let prepared = handlers
             .iter()
             .map(|handler| {
                 handler.prepare(core.codec.as_ref(), message).map_err(|error| {

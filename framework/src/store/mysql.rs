@@ -1,5 +1,7 @@
 //! MariaDB and MySQL.
 
 mod saga;
+mod attempts;
+pub(super) mod subscriptions;
 mod text;
 mod unit;

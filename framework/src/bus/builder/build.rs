@@ -27,7 +27,9 @@ impl BusBuilder {
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
         self.check_sagas(settings.as_ref(), capabilities.as_ref(), &mut problems);
-        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics) {
+        let start_topics = self.subscribe_at_start(&mut problems);
+        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics).chain(&start_topics)
+        {
             problems.name(checked_name(name.clone()));
         }
         let mut incoming = incoming_steps();
@@ -49,7 +51,8 @@ impl BusBuilder {
         else {
             return Err(BuildError { bus: self.name, problems: problems.0 });
         };
-        let (sagas, background) = self.sagas.finish(capabilities.as_ref());
+        let (sagas, retention) = self.sagas.finish(capabilities.as_ref());
+        self.background.extend(retention);
         Ok(Bus(Arc::new(BusCore {
             attempts: capabilities
                 .and_then(|unit| unit.attempts)
@@ -62,6 +65,8 @@ impl BusBuilder {
             outgoing,
             handlers: self.handlers,
             routes: self.routes,
+            subscriptions: self.subscriptions,
+            start_topics,
             states: self.states,
             unit_of_work: self.unit_of_work,
             outbox: self.outbox,
@@ -69,7 +74,7 @@ impl BusBuilder {
             policy: self.policy,
             sagas,
             codec: self.codec,
-            background: background.into_iter().collect(),
+            background: self.background,
             sender: OnceCell::new(),
         })))
     }
