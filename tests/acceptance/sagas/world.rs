@@ -11,7 +11,7 @@ use std::{
 use barid::{
     Bus, BusBuilder, Headers, Memory, Message, SqlIdempotency, SqlOutbox, SqlUnitOfWork, headers,
     store::{AnyPool, schema},
-    transport::{Delivery, Repeat, Settlement, TransportError},
+    transport::{Delivery, Inbox, Repeat, Settlement, Transport, TransportError},
 };
 use barid_tests::TestDatabase;
 use sqlx::AssertSqlSafe;
@@ -61,7 +61,9 @@ impl World {
     async fn new(name: &'static str, url: &str, home: impl Any + Send) -> Arc<Self> {
         let pool = AnyPool::connect(url, CONNECTIONS).await.unwrap();
         schema::apply(&pool).await.unwrap();
-        Arc::new(Self { name, pool, network: Memory::new(), home: Mutex::new(Some(Box::new(home))) })
+        let network = Memory::new();
+        network.declare(&Inbox::new("dead-letters")).await.unwrap();
+        Arc::new(Self { name, pool, network, home: Mutex::new(Some(Box::new(home))) })
     }
 
     pub(crate) fn bus(&self, name: &str) -> BusBuilder {
