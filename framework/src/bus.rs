@@ -17,6 +17,7 @@ use crate::{
     pipeline::{IncomingContext, OutgoingContext, Pipeline},
     retry::{AttemptStore, RetryPolicy},
     routing::{Handlers, Routes},
+    schedule::Scheduler,
     sender::Sender,
     transport::{Delivery, Inbox, OutgoingRow, Transport, TransportError},
     unit_of_work::UnitOfWork,
@@ -24,6 +25,7 @@ use crate::{
 };
 
 mod builder;
+mod scheduling;
 pub use builder::{BuildError, BusBuilder, Problem};
 
 /// Receives messages and handles them. Built by [`Bus::builder`], run by [`Bus::run_until`].
@@ -75,6 +77,7 @@ pub(crate) struct BusCore {
     pub(crate) unit_of_work: Option<Arc<dyn UnitOfWork>>,
     pub(crate) outbox: Option<SqlOutbox>,
     pub(crate) idempotency: Option<SqlIdempotency>,
+    pub(crate) schedule: Option<Scheduler>,
     pub(crate) attempts: Arc<dyn AttemptStore>,
     pub(crate) policy: RetryPolicy,
     pub(crate) codec: Arc<dyn Codec>,

@@ -10,6 +10,7 @@ use crate::{
     codec::{Codec, CodecError},
     destination::Destination,
     headers::Headers,
+    schedule::Due,
 };
 
 /// A type that travels under a chosen, stable name.
@@ -66,6 +67,8 @@ pub struct Outgoing {
     pub(crate) to: Option<Destination>,
     pub(crate) headers: Headers,
     pub(crate) body: Body,
+    /// When it leaves, unless that is with the commit.
+    pub(crate) due: Option<Due>,
 }
 
 pub(crate) enum Body {
@@ -93,6 +96,7 @@ impl Outgoing {
             to: None,
             headers: Headers::new(),
             body,
+            due: None,
         }
     }
 

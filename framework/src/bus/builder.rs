@@ -15,12 +15,14 @@ use crate::{
     pipeline::{IncomingContext, OutgoingContext, Position, Step},
     retry::RetryPolicy,
     routing::{Handlers, Routes},
+    schedule::Scheduling,
     transport::{Inbox, Transport},
     unit_of_work::UnitOfWork,
 };
 
 mod build;
 mod problems;
+mod schedule;
 pub use problems::{BuildError, Problem};
 
 /// Assembles a [`Bus`].
@@ -32,6 +34,7 @@ pub struct BusBuilder {
     unit_of_work: Option<Arc<dyn UnitOfWork>>,
     outbox: Option<SqlOutbox>,
     idempotency: Option<SqlIdempotency>,
+    schedule: Option<Scheduling>,
     handlers: Handlers,
     routes: Routes,
     states: States,
@@ -54,6 +57,7 @@ impl BusBuilder {
             unit_of_work: None,
             outbox: None,
             idempotency: None,
+            schedule: None,
             handlers: Handlers::default(),
             routes: Routes::default(),
             states: States::default(),

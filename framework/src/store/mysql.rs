@@ -1,4 +1,5 @@
 //! MariaDB and MySQL.
 
+mod schedule;
 mod text;
 mod unit;

@@ -1,4 +1,5 @@
 //! PostgreSQL.
 
+mod schedule;
 mod text;
 mod unit;

@@ -1,5 +1,6 @@
 //! SQLite.
 
 pub mod lock;
+mod schedule;
 mod text;
 mod unit;
