@@ -17,6 +17,7 @@ use crate::{
     pipeline::{IncomingContext, OutgoingContext, Pipeline},
     retry::{AttemptStore, RetryPolicy},
     routing::{Handlers, Routes},
+    schedule::Scheduler,
     sender::Sender,
     subscriptions::Subscriptions,
     transport::{Delivery, Inbox, OutgoingRow, Transport, TransportError},
@@ -25,6 +26,7 @@ use crate::{
 };
 
 mod builder;
+mod scheduling;
 mod sending;
 pub use builder::{BuildError, BusBuilder, Problem};
 
@@ -88,6 +90,7 @@ pub(crate) struct BusCore {
     pub(crate) unit_of_work: Option<Arc<dyn UnitOfWork>>,
     pub(crate) outbox: Option<SqlOutbox>,
     pub(crate) idempotency: Option<SqlIdempotency>,
+    pub(crate) schedule: Option<Scheduler>,
     pub(crate) attempts: Arc<dyn AttemptStore>,
     pub(crate) policy: RetryPolicy,
     pub(crate) codec: Arc<dyn Codec>,

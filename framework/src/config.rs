@@ -42,6 +42,8 @@ pub struct BusConfig {
     pub retry_pause_max_ms: Option<u64>,
     /// How long running handlers may take when the bus stops, in milliseconds. Default: 30,000.
     pub stop_grace_ms: Option<u64>,
+    /// The longest pause between two looks at the schedule, in milliseconds. Default: 1,000.
+    pub schedule_poll_ms: Option<u64>,
     /// The queue for messages that were given up. Default: `dead-letters`.
     pub dead_letter_queue: Option<String>,
     /// Where the settings came from, for the log.
