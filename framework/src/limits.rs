@@ -57,6 +57,40 @@ pub const DEAD_CAUSE_BYTES_MAX: usize = 8_000;
 /// How long handlers that are running when the bus stops may take to finish.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
 
+/// How long an idle consumer waits before it looks again, where its transport has to look: first, and at most.
+pub const RECEIVE_PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest pause between two looks of an idle consumer.
+pub const RECEIVE_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// The pause after receiving failed for the first time. It doubles.
+pub const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause between failing receives.
+pub const ERROR_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How often a worker that waits gives a sign of life.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The longest pause of a circuit breaker. RabbitMQ closes channels whose deliveries stay unsettled for 30 minutes, and what
+/// was prefetched stays unsettled during a pause.
+pub const CIRCUIT_PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// How long handlers that were dropped after the grace period may take to be gone.
+pub const DROP_WAIT: Duration = Duration::from_secs(5);
+
+/// Where the text of an error in a health snapshot is cut, in bytes.
+pub const ERROR_TEXT_BYTES_MAX: usize = 2_000;
+
+/// The pause before a crashed bus of a host is started again. It doubles.
+pub const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause between restarts of a bus.
+pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How long one start or stop hook of a host may take.
+pub const HOOK_WAIT: Duration = Duration::from_secs(30);
+
 /// How long the background tasks of a bus may take to end when it stops.
 pub const BACKGROUND_STOP_WAIT: Duration = Duration::from_secs(5);
 

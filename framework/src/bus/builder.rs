@@ -26,7 +26,10 @@ mod build;
 mod problems;
 mod schedule;
 mod sending;
+mod workers;
 pub use problems::{BuildError, Problem};
+use workers::WorkerParts;
+pub use workers::WorkerSettings;
 
 /// Assembles a [`Bus`].
 #[must_use = "a builder does nothing until build() is called"]
@@ -47,6 +50,7 @@ pub struct BusBuilder {
     codec: Arc<dyn Codec>,
     policy: RetryPolicy,
     parallelism: usize,
+    worker: WorkerParts,
     stop_grace: Duration,
     dead_letters: String,
     config: BusConfig,
@@ -73,6 +77,7 @@ impl BusBuilder {
             codec: Arc::new(Json),
             policy: RetryPolicy::default(),
             parallelism: limits::PARALLELISM,
+            worker: WorkerParts::default(),
             stop_grace: limits::STOP_GRACE,
             dead_letters: "dead-letters".to_owned(),
             config: BusConfig::default(),
@@ -90,6 +95,7 @@ impl BusBuilder {
     /// Receives from this queue instead of the one named like the bus.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.inbox.queue = queue.into();
+        self.worker.queue_was_named = true;
         self
     }
 
