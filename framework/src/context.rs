@@ -22,6 +22,7 @@ use crate::{
     unit_of_work::Unit,
 };
 
+mod deferring;
 mod sending;
 
 pub(crate) type UnitSlot = Option<Box<dyn Unit>>;
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) unit: Arc<AsyncMutex<UnitSlot>>,
     /// What the handlers sent, in order; `None` once the context is completed.
     staged: Mutex<Option<Vec<Outgoing>>>,
+    /// What the handlers cancelled.
+    cancelled: Mutex<Vec<Uuid>>,
     /// What the closing text of the unit of work writes besides the outbox.
     writes: Mutex<Vec<Statement>>,
     /// The saga whose handler runs.
@@ -58,6 +61,7 @@ impl Context {
             transaction: TransactionContext::new(),
             unit: Arc::new(AsyncMutex::new(None)),
             staged: Mutex::new(Some(Vec::new())),
+            cancelled: Mutex::default(),
             writes: Mutex::new(Vec::new()),
             saga: Mutex::new(None),
             attempt: 1.into(),

@@ -18,6 +18,7 @@ pub mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub(crate) mod saga;
+pub(crate) mod schedule;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod schema;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result},
     incoming::Incoming,
     retry::AttemptStore,
+    schedule::ScheduleStore,
     store::{
         saga::SagaStore,
         statement::{Opening, Writes},
@@ -89,6 +90,8 @@ pub struct Capabilities {
     pub attempts: Option<Arc<dyn AttemptStore>>,
     /// Where sagas are kept; `None` when it has no place for them.
     pub(crate) sagas: Option<Arc<dyn SagaStore>>,
+    /// Where scheduled messages are kept.
+    pub(crate) schedule: Option<Arc<dyn ScheduleStore>>,
 }
 
 /// Begins units of work. Given to [`BusBuilder::unit_of_work`](crate::BusBuilder::unit_of_work).

@@ -14,6 +14,7 @@ impl Step<IncomingContext> for Deserialize {
     }
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        cx.says_nothing = true; // until it is read
         let core = cx.core();
         let message = cx.message();
         let handlers = core.handlers.of(message)?;
@@ -39,6 +40,7 @@ impl Step<IncomingContext> for Deserialize {
                 cx.concern(saga);
             }
         }
+        cx.says_nothing = false;
         next.run(cx).await
     }
 }

@@ -2,6 +2,7 @@
 
 mod saga;
 mod attempts;
+mod schedule;
 pub(super) mod subscriptions;
 mod text;
 mod unit;

@@ -5,6 +5,7 @@
 //! and digits; there is no way to put other text into it.
 
 use bytes::Bytes;
+use sqlx::{Arguments, AssertSqlSafe, Database, Encode, IntoArguments, Type, query::Query};
 use uuid::Uuid;
 
 use super::{backend::IdempotencyKey, shared::Literals};
@@ -41,7 +42,6 @@ impl Writes {
 pub struct Statement(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq)]
-#[allow(dead_code)] // replies and schedules are written with the rest of it
 enum Part {
     Sql(&'static str),
     Id(Uuid),
@@ -85,15 +85,53 @@ impl Statement {
         self.with(text.map_or(Part::Null, |text| Part::Text(text.to_owned())))
     }
 
-    #[allow(dead_code)] // schedules are written with it
     pub(crate) fn json(self, json: impl Into<String>) -> Self {
         self.with(Part::Json(json.into()))
     }
 
     /// Bytes or NULL.
-    #[allow(dead_code)] // replies and schedules are written with it
     pub(crate) fn bytes(self, bytes: impl Into<Option<Bytes>>) -> Self {
         self.with(bytes.into().map_or(Part::Null, Part::Bytes))
+    }
+
+    /// The statement with a placeholder for each value: what is too large for a text, or has a round trip of its own. `mark` writes
+    /// the placeholder of a number, `json` follows that of a JSON document.
+    pub(crate) fn bound<DB: Database>(
+        &self,
+        mark: impl Fn(usize) -> String,
+        json: &str,
+    ) -> Result<Query<'static, DB, DB::Arguments>, sqlx::Error>
+    where
+        DB::Arguments: IntoArguments<DB>,
+        Uuid: Encode<'static, DB> + Type<DB>,
+        i64: Encode<'static, DB> + Type<DB>,
+        String: Encode<'static, DB> + Type<DB>,
+        Vec<u8>: Encode<'static, DB> + Type<DB>,
+    {
+        let (mut sql, mut values) = (String::new(), DB::Arguments::default());
+        for part in &self.0 {
+            let added = match part {
+                Part::Sql(text) => {
+                    sql.push_str(text);
+                    continue;
+                }
+                // Without a value it would have a type of its own, which need not be the column's.
+                Part::Null => {
+                    sql.push_str("NULL");
+                    continue;
+                }
+                Part::Id(id) => values.add(*id),
+                Part::Int(int) => values.add(*int),
+                Part::Text(text) | Part::Json(text) => values.add(text.clone()),
+                Part::Bytes(bytes) => values.add(bytes.to_vec()),
+            };
+            added.map_err(sqlx::Error::Encode)?;
+            sql.push_str(&mark(values.len()));
+            if matches!(part, Part::Json(_)) {
+                sql.push_str(json);
+            }
+        }
+        Ok(sqlx::query_with(AssertSqlSafe(sql), values))
     }
 
     /// Appends the statement as `L` writes values.

@@ -17,6 +17,7 @@ use super::{
     connection::UnitConnection,
     kept::Kept,
     saga::SqlSagas,
+    schedule::SqlScheduleStore,
     statement::{Opening, Writes},
 };
 use crate::{
@@ -81,6 +82,7 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
             connection: Some((std::any::TypeId::of::<DB>(), std::any::type_name::<DB>())),
             attempts: Some(Arc::new(SqlAttempts::new(Arc::clone(&self.kept)))),
             sagas: Some(Arc::new(SqlSagas::new(Arc::clone(&self.kept)))),
+            schedule: Some(Arc::new(SqlScheduleStore(Arc::clone(&self.kept)))),
         }
     }
 

@@ -35,6 +35,11 @@ const COLUMNS: &[(u32, &str)] = &[
          created_at, state, attempts, last_error, parked_at FROM relay_parked LIMIT 0",
     ),
     (
+        6,
+        "SELECT id, due_at, created_at, message_id, destination, aggregatetype, aggregateid, `type`, payload, headers, \
+         tracingspancontext FROM schedule LIMIT 0",
+    ),
+    (
         7,
         "SELECT id, saga, revision, data, timeouts, completed_at, last_message_id, created_at, updated_at FROM saga LIMIT 0",
     ),
