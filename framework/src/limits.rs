@@ -57,6 +57,9 @@ pub const DEAD_CAUSE_BYTES_MAX: usize = 8_000;
 /// Largest state of a saga, in bytes of JSON.
 pub const SAGA_DATA_BYTES_MAX: usize = 1024 * 1024;
 
+/// Timeouts that one saga waits for at the same time.
+pub const SAGA_TIMEOUTS_MAX: usize = 100;
+
 /// How often a message is handled again at once because somebody else was first with its saga, before that counts as an attempt.
 pub const SAGA_CONFLICT_RETRIES_MAX: u32 = 5;
 

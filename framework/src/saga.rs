@@ -71,6 +71,7 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    time::Duration,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -81,6 +82,7 @@ use crate::{
     context::Context,
     error::{Error, Result},
     handler::{FromContext, Provided},
+    message::Message,
 };
 
 pub(crate) mod conflict;
@@ -91,6 +93,7 @@ mod memory;
 mod missing;
 pub(crate) mod retention;
 mod state;
+mod timeouts;
 
 pub use definition::{By, Definition, Resolution, by, by_header};
 pub(crate) use instance::Concerned;
@@ -153,6 +156,29 @@ impl<D: Data> Saga<D> {
         self.0.correlate.retain(|known| known.property != correlation.property);
         self.0.correlate.push(correlation);
         Ok(())
+    }
+}
+
+/// Timeouts: messages that the saga sends to itself. Their handlers are declared with [`Definition::on_timeout`], and the bus needs a
+/// [schedule](crate::BusBuilder::schedule).
+impl<D: Data> Saga<D> {
+    /// Sends `message` to this saga, `after` the commit. Returns the id that cancels it. It is handled at most once for its effects,
+    /// and not at all once it was cancelled or the saga has completed, even if it was on its way by then.
+    ///
+    /// # Errors
+    /// When the saga waits for [`SAGA_TIMEOUTS_MAX`](crate::limits::SAGA_TIMEOUTS_MAX) timeouts already.
+    pub fn timeout<M: Message>(&mut self, after: Duration, message: M) -> Result<Uuid> {
+        self.0.set_timeout(after, message.into())
+    }
+
+    /// Cancels a timeout. Nothing happens when it was handled before.
+    pub fn cancel_timeout(&mut self, id: Uuid) {
+        self.0.timeouts.cancel(|timeout| timeout.0 == id);
+    }
+
+    /// Cancels all timeouts with a message of this type.
+    pub fn cancel_timeouts<M: Message>(&mut self) {
+        self.0.timeouts.cancel(|timeout| timeout.1 == M::NAME);
     }
 }
 

@@ -251,10 +251,8 @@ async fn counts(_: Paid, mut order: Saga<Order>, together: State<Together>) -> R
 
 async fn two_at_once(world: &World, bus: &Bus) {
     bus.handle(delivery(&OrderPlaced { order: 7 })).await.unwrap();
-    let (one, two) = tokio::join!(
-        bus.handle(delivery(&Paid { order: 7 })),
-        bus.handle(delivery(&Paid { order: 7 }))
-    );
+    let (one, two) =
+        tokio::join!(bus.handle(delivery(&Paid { order: 7 })), bus.handle(delivery(&Paid { order: 7 })));
     one.and(two).unwrap_or_else(|error| panic!("{world}: {error}"));
 }
 
@@ -331,7 +329,10 @@ async fn a_state_of_another_version_is_a_dead_letter_that_says_so() {
             .starts_with(by("order", |placed: &OrderPlaced| placed.order), async |_: OrderPlaced| Ok(()));
         let newer = world.bus("desk").saga(newer).build().unwrap();
         let said = newer.handle(delivery(&OrderPlaced { order: 7 })).await.unwrap_err().to_string();
-        assert!(said.contains("the state of saga \"orders\" with id ") && said.contains("cannot be read"), "{said}");
+        assert!(
+            said.contains("the state of saga \"orders\" with id ") && said.contains("cannot be read"),
+            "{said}"
+        );
         assert_eq!(world.dead_letters(), 1, "{world}");
         world.close().await;
     }

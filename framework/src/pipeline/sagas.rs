@@ -2,16 +2,19 @@
 //!
 //! After the idempotency step: a duplicate that is skipped touches no saga.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use super::{IncomingContext, Next, Step};
 use crate::{
     completion,
     context::Context,
+    destination::Destination,
     error::{Error, Result},
     limits,
+    message::Outgoing,
     saga::Concerned,
     store::saga::{Change, Replaced, SagaStore, Saved, Saving},
 };
@@ -48,22 +51,38 @@ async fn read(cx: &mut IncomingContext, store: &dyn SagaStore) -> Result<()> {
 
 async fn save(cx: &mut IncomingContext, store: &dyn SagaStore) -> Result<()> {
     let mut changes = Vec::new();
+    let mut timeouts = Vec::new();
     for (saga, _) in &cx.sagas {
         if let Some(change) = saga.change()? {
             changes.push(match change.read {
                 Some(_) if saga.merges() => merge(&cx.context, store, saga, change).await?,
                 _ => Saved { change, replaced: false },
             });
+            timeouts.push(saga.timeouts()?);
         }
     }
     if changes.is_empty() {
         return Ok(());
+    }
+    for (cancelled, set) in timeouts {
+        schedule(&cx.context, cancelled, set)?;
     }
     match store.save(&changes)? {
         Saving::Statements(statements) => {
             statements.into_iter().for_each(|statement| cx.context.write(statement));
         }
         Saving::Held(held) => cx.held = Some(held),
+    }
+    Ok(())
+}
+
+/// Timeouts come to this bus's own queue, whatever the routes say.
+fn schedule(cx: &Context, cancelled: Vec<Uuid>, set: Vec<(Duration, Outgoing)>) -> Result<()> {
+    for id in cancelled {
+        cx.cancel(id)?;
+    }
+    for (after, timeout) in set {
+        cx.defer(after, timeout.to(Destination::queue(cx.0.core.inbox.queue.clone())?))?;
     }
     Ok(())
 }

@@ -115,6 +115,7 @@ type Resolve<D> = Box<dyn Fn(&mut D, &D) -> Resolution + Send + Sync>;
 struct Declared<D> {
     message: &'static str,
     starts: bool,
+    times_out: bool,
     properties: Vec<String>,
     finish: Box<Finish<D>>,
 }
@@ -128,6 +129,8 @@ pub(crate) struct Given {
     /// What it handles, and with which handler.
     pub(crate) handlers: Vec<(&'static str, Arc<dyn Erased>)>,
     pub(crate) starts: bool,
+    /// Whether it needs a schedule.
+    pub(crate) times_out: bool,
     pub(crate) properties: Vec<String>,
 }
 
@@ -150,6 +153,11 @@ impl<D: Data> Definition<D> {
     /// A message for a saga that exists; if there is none, [`Definition::when_missing`] says what happens.
     pub fn then<M: Message, Args: 'static>(self, by: By<M>, handler: impl IntoHandler<M, Args>) -> Self {
         self.with(Kind::Then(by), handler)
+    }
+
+    /// What follows when a timeout is due that a handler set with [`Saga::timeout`](super::Saga::timeout).
+    pub fn on_timeout<M: Message, Args: 'static>(self, handler: impl IntoHandler<M, Args>) -> Self {
+        self.with(Kind::Timeout, handler)
     }
 
     /// What to do with a message when there is no saga for it. Default: [`WhenMissing::Ignore`].
@@ -189,6 +197,7 @@ impl<D: Data> Definition<D> {
         self.handlers.push(Declared {
             message: M::NAME,
             starts: matches!(kind, Kind::Starts(_)),
+            times_out: matches!(kind, Kind::Timeout),
             properties: properties.unwrap_or_default(),
             finish: Box::new(move |rules| Arc::new(SagaHandler::new(Arc::clone(rules), kind, handler))),
         });
@@ -200,6 +209,7 @@ impl<D: Data> Definition<D> {
         Given {
             name: rules.name.clone(),
             starts: self.handlers.iter().any(|handler| handler.starts),
+            times_out: self.handlers.iter().any(|handler| handler.times_out),
             properties: self.handlers.iter().flat_map(|handler| handler.properties.clone()).collect(),
             handlers: self
                 .handlers

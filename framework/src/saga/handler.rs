@@ -16,6 +16,7 @@ use crate::{
     context::Context,
     error::{Error, Result},
     handler::{Erased, IntoHandler, Prepared, Provided, decoded},
+    headers,
     incoming::Incoming,
     message::Message,
     store::saga::Lookup,
@@ -25,12 +26,14 @@ use crate::{
 pub(crate) enum Kind<M> {
     Starts(By<M>),
     Then(By<M>),
+    Timeout,
 }
 
 impl<M> Kind<M> {
     pub(super) fn by(&self) -> Option<&By<M>> {
         match self {
             Self::Starts(by) | Self::Then(by) => Some(by),
+            Self::Timeout => None,
         }
     }
 }
@@ -54,7 +57,12 @@ where
     M: Message,
 {
     fn lookup(&self, decoded: &M, message: &Incoming) -> Result<Option<Lookup>> {
-        let (Kind::Starts(by) | Kind::Then(by)) = &self.kind;
+        let Some(by) = self.kind.by() else {
+            // A timeout of another saga is none of this one's.
+            let ours = message.headers.get(headers::SAGA) == Some(&self.rules.name);
+            let id = message.headers.get(headers::SAGA_ID).filter(|_| ours);
+            return Ok(id.and_then(|id| id.parse().ok()).map(Lookup::Id));
+        };
         let values = by.values(decoded, &message.headers)?;
         if values.is_empty() && matches!(self.kind, Kind::Starts(_)) {
             let properties: Vec<_> = by.properties().collect();
@@ -80,11 +88,24 @@ where
         let lookup = self.lookup(&body, message)?;
         let instance = Arc::new(Instance::new(Arc::clone(&self.rules), lookup, message.id));
         let (of_the_call, handler) = (Arc::clone(&instance), Arc::clone(&self.handler));
-        let starts = matches!(self.kind, Kind::Starts(_));
+        let role = match self.kind {
+            Kind::Starts(_) => Role::Starts,
+            Kind::Then(_) => Role::Then,
+            Kind::Timeout => Role::Timeout,
+        };
         let call = move |cx: Context| -> BoxFuture<'static, Result<()>> {
             Box::pin(async move {
-                if let Some(missing) = begin(&of_the_call, starts)? {
-                    return of_the_call.rules.missing.carry_out(missing, cx).await;
+                match begin(&of_the_call, role)? {
+                    Begun::Handle => {}
+                    Begun::Missing(missing) => return of_the_call.rules.missing.carry_out(missing, cx).await,
+                    Begun::TooLate => {
+                        tracing::debug!(
+                            saga = of_the_call.rules.name,
+                            outcome = "saga timeout too late",
+                            "ignoring a timeout that was cancelled or handled, or whose saga is completed"
+                        );
+                        return Ok(());
+                    }
                 }
                 cx.enter_saga(Some(of_the_call));
                 let handled = handler.call(body, cx.clone()).await;
@@ -105,23 +126,41 @@ where
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Starts,
+    Then,
+    Timeout,
+}
+
+enum Begun {
+    Handle,
+    Missing(Missing),
+    TooLate,
+}
+
 /// Makes the state ready for the handler, or says that there is none.
-fn begin<D: Data>(instance: &Instance<D>, starts: bool) -> Result<Option<Missing>> {
+fn begin<D: Data>(instance: &Instance<D>, role: Role) -> Result<Begun> {
     let looked_for = match &instance.lookup {
         Some(Lookup::Values(values)) => values.clone(),
         Some(Lookup::Id(_)) | None => Vec::new(),
     };
     let mut state = instance.state()?;
-    let completed = match &*state {
-        State::Live(_) => return Ok(None),
-        State::Missing if starts => {
-            *state = State::Live(Live::new(looked_for));
-            return Ok(None);
+    let completed = match &mut *state {
+        State::Live(live) if role == Role::Timeout => {
+            let fires = live.timeouts.fires(instance.message_id);
+            return Ok(if fires { Begun::Handle } else { Begun::TooLate });
+        }
+        _ if role == Role::Timeout => return Ok(Begun::TooLate),
+        State::Live(_) => return Ok(Begun::Handle),
+        State::Missing if role == Role::Starts => {
+            *state = State::Live(Live::new(&instance.rules.name, looked_for));
+            return Ok(Begun::Handle);
         }
         State::Completed(id) => Some(*id),
         State::Missing | State::Unread => None,
     };
-    Ok(Some(Missing {
+    Ok(Begun::Missing(Missing {
         saga: instance.rules.name.clone(),
         looked_for: looked_for
             .into_iter()

@@ -3,7 +3,7 @@
 //! Made when the message is decoded, read when the unit of work has begun, shown to the handler, and asked afterwards what has to be
 //! written.
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    message::Outgoing,
     store::saga::{Change, Conflict, Lookup, Stored},
 };
 
@@ -33,6 +34,8 @@ pub(crate) trait Concerned: Any + Send + Sync {
     fn merges(&self) -> bool;
     /// Merges the state with what somebody else saved, and says what has to be written then.
     fn merge(&self, fresh: Option<Stored>) -> Result<Option<Change>>;
+    /// What has to leave the schedule, and what has to get into it.
+    fn timeouts(&self) -> Result<(Vec<Uuid>, Vec<(Duration, Outgoing)>)>;
     /// Which saga it is, for messages.
     fn place(&self) -> Place;
 }
@@ -40,7 +43,7 @@ pub(crate) trait Concerned: Any + Send + Sync {
 pub(crate) struct Instance<D> {
     pub(super) rules: Arc<Rules<D>>,
     pub(super) lookup: Option<Lookup>,
-    message_id: Uuid,
+    pub(super) message_id: Uuid,
     state: Arc<Mutex<State<D>>>,
 }
 
@@ -90,7 +93,7 @@ impl<D: Data> Concerned for Instance<D> {
 
     fn change(&self) -> Result<Option<Change>> {
         match &*self.state()? {
-            State::Live(live) => live.change(&self.rules.name, self.message_id),
+            State::Live(live) => live.change(self.message_id),
             State::Unread | State::Missing | State::Completed(_) => Ok(None),
         }
     }
@@ -116,8 +119,15 @@ impl<D: Data> Concerned for Instance<D> {
             drop(state);
             return Err(self.conflict());
         }
-        live.rebase(&fresh);
-        live.change(&self.rules.name, self.message_id)
+        live.rebase(&fresh)?;
+        live.change(self.message_id)
+    }
+
+    fn timeouts(&self) -> Result<(Vec<Uuid>, Vec<(Duration, Outgoing)>)> {
+        Ok(match &mut *self.state()? {
+            State::Live(live) => live.timeouts.take(live.completed),
+            State::Unread | State::Missing | State::Completed(_) => (Vec::new(), Vec::new()),
+        })
     }
 
     fn place(&self) -> Place {

@@ -1,11 +1,14 @@
 //! The state of one saga while a message is being handled, and what of it has to be written. No I/O.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
-use super::Data;
+use super::{Data, timeouts::Timeouts};
 use crate::{
     error::{Error, Result},
-    limits,
+    headers, limits,
+    message::Outgoing,
     store::saga::{Change, Correlation, Stored},
 };
 
@@ -21,6 +24,7 @@ pub(crate) enum State<D> {
 
 /// A saga that is neither missing nor completed.
 pub(crate) struct Live<D> {
+    saga: String,
     pub(crate) id: Uuid,
     /// The revision that was read; `None` when the message starts the saga.
     pub(crate) read: Option<i64>,
@@ -33,17 +37,21 @@ pub(crate) struct Live<D> {
     known: Vec<Correlation>,
     /// Those that the handler sets.
     pub(crate) correlate: Vec<Correlation>,
+    pub(crate) timeouts: Timeouts,
 }
 
 impl<D: Data> State<D> {
     /// What was read.
     pub(crate) fn of(saga: &str, stored: Option<Stored>) -> Result<Self> {
-        let Some(Stored { id, revision, data, correlations, .. }) = stored else {
+        let Some(Stored { id, revision, data, correlations, timeouts }) = stored else {
             return Ok(Self::Missing);
         };
         let Some(json) = data else { return Ok(Self::Completed(id)) };
         let data = decoded::<D>(saga, id, &json)?;
+        let timeouts = Timeouts::read(timeouts.as_deref());
         Ok(Self::Live(Live {
+            saga: saga.to_owned(),
+            timeouts: timeouts.map_err(|error| error.context(format!("saga {saga:?} with id {id}")))?,
             id,
             read: Some(revision),
             before: Some(encoded(saga, id, &data)?),
@@ -58,8 +66,10 @@ impl<D: Data> State<D> {
 
 impl<D: Data> Live<D> {
     /// A saga that a message starts, known by the values that found none.
-    pub(crate) fn new(correlate: Vec<Correlation>) -> Self {
+    pub(crate) fn new(saga: &str, correlate: Vec<Correlation>) -> Self {
         Self {
+            saga: saga.to_owned(),
+            timeouts: Timeouts::default(),
             id: Uuid::now_v7(),
             read: None,
             data: D::default(),
@@ -71,24 +81,31 @@ impl<D: Data> Live<D> {
         }
     }
 
+    /// Sets a timeout that finds its way back by the saga's id.
+    pub(crate) fn set_timeout(&mut self, after: Duration, message: Outgoing) -> Result<Uuid> {
+        let message = message.header(headers::SAGA, &self.saga).header(headers::SAGA_ID, self.id.to_string());
+        self.timeouts.set(after, message)
+    }
+
     /// What has to be written; `None` when nothing has changed.
-    pub(crate) fn change(&self, saga: &str, message_id: Uuid) -> Result<Option<Change>> {
+    pub(crate) fn change(&self, message_id: Uuid) -> Result<Option<Change>> {
+        let saga = &self.saga;
         let data = if self.completed { None } else { Some(encoded(saga, self.id, &self.data)?) };
         let known = |correlation: &&Correlation| {
             self.known.iter().any(|known| known.property == correlation.property)
         };
         let set = self.correlate.iter().filter(|correlation| !self.known.contains(correlation));
         let (replaced, added): (Vec<&Correlation>, Vec<&Correlation>) = set.partition(known);
-        let unchanged = data.is_some() && data == self.before && !self.touched;
+        let unchanged = data.is_some() && data == self.before && !self.touched && !self.timeouts.changed();
         if unchanged && replaced.is_empty() && added.is_empty() {
             return Ok(None);
         }
         Ok(Some(Change {
-            saga: saga.to_owned(),
+            saga: saga.clone(),
             id: self.id,
             read: self.read,
+            timeouts: if data.is_some() { self.timeouts.json()? } else { None },
             data,
-            timeouts: None,
             added: added.into_iter().cloned().collect(),
             replaced: replaced.into_iter().cloned().collect(),
             message_id,
@@ -96,10 +113,11 @@ impl<D: Data> Live<D> {
     }
 
     /// Goes on over what somebody else saved meanwhile.
-    pub(crate) fn rebase(&mut self, fresh: &Stored) {
+    pub(crate) fn rebase(&mut self, fresh: &Stored) -> Result<()> {
         self.read = Some(fresh.revision);
         self.before = None;
         self.known.clone_from(&fresh.correlations);
+        self.timeouts.rebase(fresh.timeouts.as_deref())
     }
 }
 
@@ -151,7 +169,7 @@ mod tests {
     }
 
     fn change(live: &Live<Vec<u8>>) -> Option<Change> {
-        live.change("s", Uuid::nil()).unwrap()
+        live.change(Uuid::nil()).unwrap()
     }
 
     #[test]
@@ -178,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_new_saga_is_always_written() {
-        let saga = Live::<Vec<u8>>::new(vec![correlation("order", "7")]);
+        let saga = Live::<Vec<u8>>::new("s", vec![correlation("order", "7")]);
         let written = change(&saga).unwrap();
         assert_eq!((written.read, written.data.as_deref()), (None, Some("[]")));
         assert_eq!(written.added, [correlation("order", "7")]);
@@ -203,6 +221,6 @@ mod tests {
     fn a_state_that_is_too_large_is_refused() {
         let mut saga = live("[]");
         saga.data = vec![255; limits::SAGA_DATA_BYTES_MAX / 4 + 1];
-        assert!(saga.change("s", Uuid::nil()).unwrap_err().to_string().contains("table of your own"));
+        assert!(saga.change(Uuid::nil()).unwrap_err().to_string().contains("table of your own"));
     }
 }

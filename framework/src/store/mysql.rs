@@ -1,7 +1,7 @@
 //! MariaDB and MySQL.
 
-mod saga;
 mod attempts;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

@@ -1,7 +1,7 @@
 //! PostgreSQL.
 
-mod saga;
 mod attempts;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

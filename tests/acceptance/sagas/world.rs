@@ -72,12 +72,8 @@ impl World {
             AnyPool::Postgres(pool) => {
                 bus.unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))
             }
-            AnyPool::MySql(pool) => {
-                bus.unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))
-            }
-            AnyPool::Sqlite(pool) => {
-                bus.unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))
-            }
+            AnyPool::MySql(pool) => bus.unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true)),
+            AnyPool::Sqlite(pool) => bus.unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true)),
             _ => unreachable!("there are three databases"),
         }
     }

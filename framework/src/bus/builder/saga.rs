@@ -33,6 +33,7 @@ struct Declared {
     messages: Vec<&'static str>,
     properties: Vec<String>,
     starts: bool,
+    times_out: bool,
 }
 
 impl Default for Given {
@@ -67,13 +68,13 @@ impl BusBuilder {
     /// Adds a saga; see [`saga`](crate::saga). Its handlers run in the order of registration among all handlers of a message, so one
     /// message can concern several sagas and have handlers of its own.
     pub fn saga<D: Data>(mut self, definition: Definition<D>) -> Self {
-        let definition::Given { name, handlers, starts, properties } = definition.given();
+        let definition::Given { name, handlers, starts, times_out, properties } = definition.given();
         let mut messages = Vec::with_capacity(handlers.len());
         for (message, handler) in handlers {
             self.handlers.add(message, handler);
             messages.push(message);
         }
-        self.sagas.declared.push(Declared { name, messages, properties, starts });
+        self.sagas.declared.push(Declared { name, messages, properties, starts, times_out });
         self
     }
 
@@ -127,6 +128,12 @@ impl BusBuilder {
             }
             if !saga.starts {
                 wrong("is started by no message, so there will never be one", "call .starts_with(..)");
+            }
+            if saga.times_out && self.schedule.is_none() {
+                wrong(
+                    "has timeouts, and the bus no schedule to keep them in",
+                    "call .schedule(SqlSchedule::new()), or .schedule(MemorySchedule::new()) beside .memory_sagas(..)",
+                );
             }
             let mut messages = BTreeSet::new();
             for message in &saga.messages {
