@@ -14,8 +14,8 @@ use crate::{
 
 impl Context {
     /// Publishes an event to its subscribers: to its own topic and those of its bases, to the queues that a subscription store
-    /// names, or where its route or [`Outgoing::to`] says. Without subscribers nothing is sent, which is no error. Only stages:
-    /// it leaves with the commit, and not at all when the message fails.
+    /// names, or where its route or [`Outgoing::to`] says. Without subscribers nothing is sent, which is no error except
+    /// on RabbitMQ, which refuses what no queue gets. Only stages: it leaves with the commit, and not at all when the message fails.
     ///
     /// What one handler sends leaves in this order; whoever receives it sees the order of each key.
     ///
