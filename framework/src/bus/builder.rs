@@ -16,6 +16,7 @@ use crate::{
     pipeline::{IncomingContext, OutgoingContext, Position, Step},
     retry::RetryPolicy,
     routing::{Handlers, Routes},
+    schedule::Scheduling,
     subscriptions::Subscriptions,
     transport::{Inbox, Transport},
     unit_of_work::UnitOfWork,
@@ -23,8 +24,12 @@ use crate::{
 
 mod build;
 mod problems;
+mod schedule;
 mod sending;
+mod workers;
 pub use problems::{BuildError, Problem};
+use workers::WorkerParts;
+pub use workers::WorkerSettings;
 
 /// Assembles a [`Bus`].
 #[must_use = "a builder does nothing until build() is called"]
@@ -35,6 +40,7 @@ pub struct BusBuilder {
     unit_of_work: Option<Arc<dyn UnitOfWork>>,
     outbox: Option<SqlOutbox>,
     idempotency: Option<SqlIdempotency>,
+    schedule: Option<Scheduling>,
     handlers: Handlers,
     routes: Routes,
     subscriptions: Subscriptions,
@@ -44,6 +50,7 @@ pub struct BusBuilder {
     codec: Arc<dyn Codec>,
     policy: RetryPolicy,
     parallelism: usize,
+    worker: WorkerParts,
     stop_grace: Duration,
     dead_letters: String,
     config: BusConfig,
@@ -60,6 +67,7 @@ impl BusBuilder {
             unit_of_work: None,
             outbox: None,
             idempotency: None,
+            schedule: None,
             handlers: Handlers::default(),
             routes: Routes::default(),
             subscriptions: Subscriptions::native(),
@@ -69,6 +77,7 @@ impl BusBuilder {
             codec: Arc::new(Json),
             policy: RetryPolicy::default(),
             parallelism: limits::PARALLELISM,
+            worker: WorkerParts::default(),
             stop_grace: limits::STOP_GRACE,
             dead_letters: "dead-letters".to_owned(),
             config: BusConfig::default(),
@@ -86,6 +95,7 @@ impl BusBuilder {
     /// Receives from this queue instead of the one named like the bus.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.inbox.queue = queue.into();
+        self.worker.queue_was_named = true;
         self
     }
 

@@ -14,6 +14,7 @@ impl Step<IncomingContext> for Deserialize {
     }
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        cx.says_nothing = true; // until it is read
         let core = cx.core();
         let message = cx.message();
         let handlers = core.handlers.of(message)?;
@@ -34,6 +35,7 @@ impl Step<IncomingContext> for Deserialize {
             })
             .collect::<Result<Vec<_>>>()?;
         cx.calls = calls;
+        cx.says_nothing = false;
         next.run(cx).await
     }
 }

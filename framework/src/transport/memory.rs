@@ -165,6 +165,10 @@ impl Consumer for MemoryConsumer {
         }
     }
 
+    fn silent_for(&mut self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+
     async fn close(self: Box<Self>) -> Result<(), TransportError> {
         Ok(())
     }
