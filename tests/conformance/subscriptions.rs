@@ -6,8 +6,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use barid::{
-    Destination, Headers, Kafka, Memory, MemorySubscriptions, RabbitMq, SqlQueue, SqlSubscriptions,
-    SubscriptionStore,
+    Bus, Destination, Headers, Kafka, Memory, MemorySubscriptions, Outgoing, RabbitMq, SqlQueue,
+    SqlSubscriptions, SubscriptionStore, Subscriptions,
     store::schema,
     transport::{Consumer, Inbox, Outcome, OutgoingRow, Token, Transport},
 };
@@ -228,22 +228,30 @@ async fn a_queue_that_does_not_exist_is_refused_by_every_transport() {
     let database = Fresh::new(databases::Kind::Postgres).await;
     let pool = database.pool().await;
     schema::apply(&pool).await.unwrap();
-    let all: [Box<dyn Transport>; 4] = [
-        Box::new(Memory::new()),
-        Box::new(SqlQueue::new(pool.clone())),
-        Box::new(RabbitMq::connect(&servers::amqp()).await.unwrap()),
-        Box::new(Kafka::connect(servers::kafka()).await.unwrap()),
+    let bus = || Bus::builder(names::unique("publisher"));
+    let rabbitmq = RabbitMq::connect(&servers::amqp()).await.unwrap();
+    let kafka = Kafka::connect(servers::kafka()).await.unwrap();
+    let queues = SqlQueue::new(pool.clone());
+    for promises in [rabbitmq.promises(), kafka.promises(), queues.promises(), Memory::new().promises()] {
+        assert!(promises.refuses_unknown_queues);
+    }
+    let all = [
+        bus().transport(Memory::new()),
+        bus().transport(queues),
+        bus().transport(rabbitmq),
+        bus().transport(kafka),
     ];
-    for transport in all {
-        assert!(transport.promises().refuses_unknown_queues);
+    for bus in all {
         let missing = names::unique("missing");
         let store = MemorySubscriptions::new();
         store.subscribe("orders", &missing).await.unwrap();
-        let sender = barid::Sender::connect(transport.as_ref(), "test").await.unwrap();
-        let sender = sender.subscriptions(barid::Subscriptions::centralised(store));
-        let event = barid::Outgoing::raw("orders.placed", bytes::Bytes::from_static(b"{}"));
-        let said = sender.publish(event).await.unwrap_err().to_string();
-        assert!(said.contains("cannot be delivered") && said.contains(&missing), "{said}");
+        let bus = bus.subscriptions(Subscriptions::centralised(store)).send_only().build().unwrap();
+        let message = || Outgoing::raw("orders.placed", bytes::Bytes::from_static(b"{}"));
+        let to = Destination::queue(&*missing).unwrap();
+        for outcome in [bus.publish(message()).await, bus.send(message().to(to)).await] {
+            let said = outcome.unwrap_err().to_string();
+            assert!(said.contains("cannot be delivered") && said.contains(&missing), "{said}");
+        }
     }
     pool.close().await;
 }
