@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     attempts::AttemptRows,
+    saga::SagaRows,
     schedule::ScheduleRows,
     shared,
     statement::{Opening, Statement, Writes},
@@ -61,7 +62,7 @@ pub enum Verdict {
 }
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
-pub trait Backend: Database + AttemptRows + ScheduleRows + sealed::Sealed {
+pub trait Backend: Database + AttemptRows + SagaRows + ScheduleRows + sealed::Sealed {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
 

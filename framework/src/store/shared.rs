@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     backend::Verdict,
-    statement::{Writes, push_all},
+    statement::{Statement, Writes, push_all},
 };
 use crate::transport::OutgoingRow;
 
@@ -74,6 +74,19 @@ where
         }
     }
     Ok(all)
+}
+
+/// Sends one statement by itself and returns what it answered.
+pub(crate) async fn ask<DB: Database, L: Literals>(
+    connection: &mut DB::Connection,
+    statement: &Statement,
+) -> Result<(DB::QueryResult, Vec<DB::Row>), sqlx::Error>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    let mut text = String::new();
+    statement.render::<L>(&mut text);
+    answers::<DB>(connection, text).await?.pop().ok_or(sqlx::Error::RowNotFound)
 }
 
 /// The rows of the last `reads` statements of a text.
@@ -163,7 +176,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::store::statement::Statement;
 
     #[test]
     fn hex_is_whole_whatever_its_length() {

@@ -52,7 +52,6 @@ enum Part {
     Null,
 }
 
-#[allow(dead_code)] // sagas, replies and schedules are written with it
 impl Statement {
     /// A statement that begins with `sql`.
     pub(crate) fn new(sql: &'static str) -> Self {
