@@ -1,8 +1,8 @@
 //! What the unit of work needs from a database: the two text statements around the handler, and what an error means.
 //!
 //! Each database implements [`Backend`] in `store/<database>/`, with the same file names. Everything that is interpolated
-//! into SQL text is written by `shared` and `store/<database>/text.rs`, from UUIDs, integers, hex and plain
-//! text (printable ASCII without quote and backslash), and nowhere else.
+//! into SQL text is written by `shared` and `store/<database>/text.rs`, from UUIDs, integers, hex and, on
+//! PostgreSQL, plain text (printable ASCII without quote and backslash), and nowhere else.
 
 use std::future::Future;
 
