@@ -38,7 +38,7 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 /// `true` on a message that was handled before and is handled again by `DuplicatePolicy::Invoke`.
 pub const DUPLICATE: &str = "barid-duplicate";
-/// The id that a copied, deferred or forwarded message had before it got its own.
+/// The id that a copied, deferred or forwarded message had before it got its own; after several copies, that of the first.
 pub const ORIGINAL_ID: &str = "barid-original-id";
 /// On a timeout of a saga: the saga's name.
 pub const SAGA: &str = "barid-saga";
