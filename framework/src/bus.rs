@@ -19,12 +19,14 @@ use crate::{
     retry::{AttemptStore, RetryPolicy},
     routing::{Handlers, Routes},
     sender::Sender,
+    subscriptions::Subscriptions,
     transport::{Delivery, Inbox, OutgoingRow, Transport},
     unit_of_work::UnitOfWork,
 };
 
 mod builder;
 mod run;
+mod sending;
 pub use builder::{BuildError, BusBuilder, Problem, WorkerSettings};
 pub use run::BusError;
 
@@ -60,6 +62,9 @@ pub(crate) struct BusCore {
     pub(crate) outgoing: Pipeline<OutgoingContext>,
     pub(crate) handlers: Handlers,
     pub(crate) routes: Routes,
+    pub(crate) subscriptions: Subscriptions,
+    /// What it subscribes to at its start, in a store that all share.
+    start_topics: Vec<String>,
     pub(crate) states: States,
     pub(crate) unit_of_work: Option<Arc<dyn UnitOfWork>>,
     pub(crate) outbox: Option<SqlOutbox>,
@@ -143,7 +148,7 @@ impl BusCore {
         if rows.is_empty() {
             return Ok(());
         }
-        self.sender().await?.publish(rows).await
+        self.sender().await?.send_rows(rows).await
     }
 
     /// Moves a message to the dead letters.

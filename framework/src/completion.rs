@@ -8,7 +8,7 @@ use crate::{
     context::{Context, UnitSlot},
     error::{Disposition, Error, Result},
     limits,
-    pipeline::{IncomingContext, OutgoingContext},
+    pipeline::IncomingContext,
     store::statement::Writes,
     transaction::Stage,
     transport::OutgoingRow,
@@ -66,16 +66,8 @@ async fn before_commit(cx: &mut IncomingContext) -> Result<Vec<OutgoingRow>> {
     let staged = cx.context.take_staged();
     let mut rows = Vec::with_capacity(staged.len());
     for message in staged {
-        let mut outgoing = OutgoingContext {
-            core: Arc::clone(&core),
-            cause: Some(cx.context.clone()),
-            message,
-            body: None,
-            row: None,
-        };
-        core.outgoing.run(&mut outgoing).await?;
         // A user's step that ends the pipeline before `route` swallows the message, on purpose.
-        rows.extend(outgoing.row);
+        rows.extend(core.rows(message, Some(cx.context.clone())).await?);
     }
     Ok(rows)
 }

@@ -72,9 +72,10 @@ pub mod message;
 pub mod outbox;
 pub mod pipeline;
 pub mod retry;
-mod routing;
+pub mod routing;
 pub mod sender;
 pub mod store;
+pub mod subscriptions;
 pub mod transaction;
 pub mod transport;
 pub mod unit_of_work;
@@ -98,7 +99,10 @@ pub use outbox::{Doorbell, Outbox, SqlOutbox};
 pub use pipeline::{Next, Pipeline, Position, Step};
 pub use retry::RetryPolicy;
 pub use sender::Sender;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use store::SqlSubscriptions;
 pub use store::{SqlUnitOfWork, UnitConnection};
+pub use subscriptions::{MemorySubscriptions, SubscriptionStore, Subscriptions};
 pub use transaction::{Stage, TransactionContext};
 pub use transport::Transport;
 #[cfg(feature = "kafka")]

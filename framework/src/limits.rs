@@ -30,8 +30,29 @@ pub const PARALLELISM: usize = 16;
 /// Deliveries that a transport holds ready per consumer.
 pub const PREFETCH: u16 = 64;
 
-/// Attempts at handling one message before it becomes a dead letter.
-pub const ATTEMPTS_MAX: u32 = 5;
+/// Attempts at handling one message before it becomes a dead letter, the first included.
+pub const ATTEMPTS_MAX: u32 = 10;
+
+/// Attempts at handling one message that follow one another without a pause, the first included.
+pub const IMMEDIATE_ATTEMPTS_MAX: u32 = 2;
+
+/// The first pause between two attempts; doubles with each further one.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest pause between two attempts.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes of the error text that are kept of one failed attempt.
+pub const ATTEMPT_ERROR_BYTES_MAX: usize = 2_000;
+
+/// Error texts that are kept in memory of one message's attempts. A database keeps 32,000 characters of them.
+pub const ATTEMPT_ERRORS_MAX: usize = 20;
+
+/// Messages whose attempts are remembered at the same time by a bus without a database.
+pub const ATTEMPTS_REMEMBERED_MAX: usize = 100_000;
+
+/// Bytes of the cause that a dead letter carries: headers must fit the frame of every broker.
+pub const DEAD_CAUSE_BYTES_MAX: usize = 8_000;
 
 /// How long handlers that are running when the bus stops may take to finish.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
@@ -80,3 +101,12 @@ pub const WINDOW_ROWS_MAX: usize = 256;
 
 /// Bytes of bodies that a publisher has in flight.
 pub const WINDOW_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How long a publisher believes what a subscription store told it: what a subscription of another process takes to be seen.
+pub const SUBSCRIPTIONS_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// Topics whose subscribers a publisher remembers. For more it asks the store each time.
+pub const SUBSCRIPTION_TOPICS_MAX: usize = 1_000;
+
+/// Queues that may subscribe to one topic of a subscription store: one event becomes so many rows.
+pub const SUBSCRIBERS_MAX: usize = 1_000;

@@ -259,6 +259,28 @@ pub trait Transport: Send + Sync + 'static {
     /// When the broker cannot be reached or refuses.
     async fn consumer(&self, inbox: &Inbox) -> Result<Box<dyn Consumer>, TransportError>;
 
+    /// Also delivers to `queue` what is published to `topic` from now on, also to a consumer that runs. Makes both when they do
+    /// not exist. May be called by several processes at once; again it changes nothing.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    async fn subscribe(&self, queue: &str, topic: &str) -> Result<(), TransportError> {
+        self.declare(&Inbox::new(queue).topic(topic)).await
+    }
+
+    /// No longer delivers to `queue` what is published to `topic`. What is in the queue stays. Nothing changes when there was
+    /// no subscription, no such topic or no such queue.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses, and on a transport that has no subscriptions.
+    async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), TransportError> {
+        Err(TransportError::Misconfigured {
+            what: format!("subscription of queue {queue:?} to topic {topic:?}"),
+            cause: "this transport cannot end subscriptions".to_owned(),
+            remedy: "keep them in a store: Subscriptions::centralised(..)".to_owned(),
+        })
+    }
+
     /// A publisher of its own.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    background::Background,
     codec::{Codec, Json},
     config::BusConfig,
     context::States,
@@ -15,12 +16,14 @@ use crate::{
     pipeline::{IncomingContext, OutgoingContext, Position, Step},
     retry::RetryPolicy,
     routing::{Handlers, Routes},
+    subscriptions::Subscriptions,
     transport::{Inbox, Transport},
     unit_of_work::UnitOfWork,
 };
 
 mod build;
 mod problems;
+mod sending;
 mod workers;
 pub use problems::{BuildError, Problem};
 use workers::WorkerParts;
@@ -37,6 +40,9 @@ pub struct BusBuilder {
     idempotency: Option<SqlIdempotency>,
     handlers: Handlers,
     routes: Routes,
+    subscriptions: Subscriptions,
+    wanted: Vec<sending::Wanted>,
+    background: Vec<Arc<dyn Background>>,
     states: States,
     codec: Arc<dyn Codec>,
     policy: RetryPolicy,
@@ -60,6 +66,9 @@ impl BusBuilder {
             idempotency: None,
             handlers: Handlers::default(),
             routes: Routes::default(),
+            subscriptions: Subscriptions::native(),
+            wanted: Vec::new(),
+            background: Vec::new(),
             states: States::default(),
             codec: Arc::new(Json),
             policy: RetryPolicy::default(),
@@ -86,7 +95,8 @@ impl BusBuilder {
         self
     }
 
-    /// Also receives what is published to `topic`.
+    /// Also receives what is published to `topic`: through the transport, or through a
+    /// [`Subscriptions::centralised`] store. [`BusBuilder::subscribe_to`] takes a type instead.
     pub fn subscribe(mut self, topic: impl Into<String>) -> Self {
         self.inbox.topics.push(topic.into());
         self

@@ -18,6 +18,14 @@ pub enum BusError {
     /// The transport failed for good, or at the start.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The subscriptions could not be written to their store.
+    #[error("the subscriptions of bus {bus:?} could not be stored: {cause}")]
+    Subscriptions {
+        /// The bus.
+        bus: String,
+        /// What is wrong and what to do.
+        cause: Error,
+    },
     /// The unit of work is not ready: its database cannot be reached, or its schema does not fit.
     #[error("the unit of work of bus {bus:?} is not ready: {cause}")]
     UnitOfWork {
@@ -44,7 +52,7 @@ impl BusError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_transient(),
-            Self::UnitOfWork { cause, .. } => match cause.cause().downcast_ref::<SchemaError>() {
+            Self::UnitOfWork { cause, .. } | Self::Subscriptions { cause, .. } => match cause.cause().downcast_ref::<SchemaError>() {
                 Some(error) => error.is_transient(),
                 None => cause.disposition() != Disposition::DeadLetter,
             },
@@ -66,7 +74,8 @@ impl Bus {
         }
         core.transport.declare(&core.inbox).await?;
         core.transport.declare(&Inbox::new(core.settings.dead_letters.name())).await?;
-        Ok(())
+        let subscribed = core.subscribe_at_start().await;
+        subscribed.map_err(|cause| BusError::Subscriptions { bus: core.name.clone(), cause })
     }
 
     /// Declares the queue, receives and handles until `stop` is ready, then waits for the handlers that still run for as

@@ -17,9 +17,12 @@ impl Step<IncomingContext> for Deserialize {
         cx.says_nothing = true; // until it is read
         let core = cx.core();
         let message = cx.message();
-        let calls = core
-            .handlers
-            .of(&message.name)?
+        let handlers = core.handlers.of(message)?;
+        if handlers.is_empty() {
+            cx.outcome = "not for this bus";
+            return Ok(());
+        }
+        let calls = handlers
             .iter()
             .map(|handler| {
                 handler.prepare(core.codec.as_ref(), &message.body).map_err(|error| {

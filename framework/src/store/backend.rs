@@ -9,7 +9,10 @@ use sqlx::{Database, Pool, pool::PoolConnection};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-use super::statement::{Opening, Writes};
+use super::{
+    attempts::AttemptRows,
+    statement::{Opening, Writes},
+};
 use crate::{error::Result, transport::OutgoingRow};
 
 /// What makes a delivery recognisable: the message id within a scope (the bus's name).
@@ -56,7 +59,7 @@ pub enum Verdict {
 }
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
-pub trait Backend: Database + sealed::Sealed {
+pub trait Backend: Database + AttemptRows + sealed::Sealed {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
 
@@ -115,20 +118,6 @@ pub trait Backend: Database + sealed::Sealed {
 
     /// What an error of the closing text means.
     fn verdict(error: &sqlx::Error) -> Verdict;
-
-    /// Counts a started attempt, or takes one back (`by` = 1 or -1), and returns the count afterwards.
-    fn count_attempt(
-        connection: &mut Self::Connection,
-        key: &IdempotencyKey,
-        by: i32,
-        error: Option<&str>,
-    ) -> impl Future<Output = Result<u32, sqlx::Error>> + Send;
-
-    /// Forgets the attempts of a message.
-    fn forget_attempts(
-        connection: &mut Self::Connection,
-        key: &IdempotencyKey,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 }
 
 /// Takes a connection out of its pool and drops it: whatever was open on it ends with it.

@@ -1,4 +1,6 @@
 //! PostgreSQL.
 
+mod attempts;
+pub(super) mod subscriptions;
 mod text;
 mod unit;

@@ -27,7 +27,9 @@ impl BusBuilder {
         let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
-        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics) {
+        let start_topics = self.subscribe_at_start(&mut problems);
+        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics).chain(&start_topics)
+        {
             problems.name(checked_name(name.clone()));
         }
         let mut incoming = incoming_steps();
@@ -61,13 +63,15 @@ impl BusBuilder {
             outgoing,
             handlers: self.handlers,
             routes: self.routes,
+            subscriptions: self.subscriptions,
+            start_topics,
             states: self.states,
             unit_of_work: self.unit_of_work,
             outbox: self.outbox,
             idempotency: self.idempotency,
             policy: self.policy,
             codec: self.codec,
-            background: Vec::new(),
+            background: self.background,
             vitals: Vitals::default(),
             sender: OnceCell::new(),
         })))
