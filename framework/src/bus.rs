@@ -18,6 +18,7 @@ use crate::{
     pipeline::{IncomingContext, OutgoingContext, Pipeline},
     retry::{AttemptStore, RetryPolicy},
     routing::{Handlers, Routes},
+    schedule::Scheduler,
     sender::Sender,
     subscriptions::Subscriptions,
     transport::{Delivery, Inbox, OutgoingRow, Transport},
@@ -26,6 +27,7 @@ use crate::{
 
 mod builder;
 mod run;
+mod scheduling;
 mod sending;
 pub use builder::{BuildError, BusBuilder, Problem, WorkerSettings};
 pub use run::BusError;
@@ -69,6 +71,7 @@ pub(crate) struct BusCore {
     pub(crate) unit_of_work: Option<Arc<dyn UnitOfWork>>,
     pub(crate) outbox: Option<SqlOutbox>,
     pub(crate) idempotency: Option<SqlIdempotency>,
+    pub(crate) schedule: Option<Scheduler>,
     pub(crate) attempts: Arc<dyn AttemptStore>,
     pub(crate) policy: RetryPolicy,
     pub(crate) codec: Arc<dyn Codec>,

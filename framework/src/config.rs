@@ -64,6 +64,8 @@ pub struct BusConfig {
     pub circuit_breaker_window_ms: Option<NonZeroU64>,
     /// How long receiving pauses, in milliseconds, at most 600,000. Default: 30,000.
     pub circuit_breaker_pause_ms: Option<NonZeroU64>,
+    /// The longest pause between two looks at the schedule, in milliseconds. Default: 1,000.
+    pub schedule_poll_ms: Option<u64>,
     /// The queue for messages that were given up. Default: `dead-letters`.
     pub dead_letter_queue: Option<String>,
     /// Where the settings came from, for the log.

@@ -143,7 +143,8 @@ impl Host {
     }
 
     /// Looks every quarter of `patience` whether a bus is stuck for longer than `patience`, logs when that changes and tells
-    /// [`Host::on_liveness`]. Choose it longer than the slowest handler takes. Default: nobody looks.
+    /// [`Host::on_liveness`]. Choose it longer than the slowest handler takes, and longer than the
+    /// longest step of [`receive_backoff`](crate::BusBuilder::receive_backoff). Default: nobody looks.
     pub fn liveness(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self

@@ -94,6 +94,30 @@ pub const HOOK_WAIT: Duration = Duration::from_secs(30);
 /// How long the background tasks of a bus may take to end when it stops.
 pub const BACKGROUND_STOP_WAIT: Duration = Duration::from_secs(5);
 
+/// Furthest that a message can be deferred: a hundred years.
+pub const DEFER_MAX: Duration = Duration::from_secs(36_525 * 86_400);
+
+/// Latest time that a message can be scheduled at, in seconds since 1970: the end of the year 9999, which is MariaDB's.
+pub const SCHEDULE_AT_MAX_S: i64 = 253_402_300_799;
+
+/// Longest pause between two looks at the schedule: what a message of another process is late at most.
+pub const SCHEDULE_POLL: Duration = Duration::from_secs(1);
+
+/// Shortest pause between two looks at the schedule, unless a batch was full: what is due meanwhile leaves together.
+pub const SCHEDULE_POLL_MIN: Duration = Duration::from_millis(10);
+
+/// How long an instance that finds another one moving what is due waits before it looks again.
+pub const SCHEDULE_BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Scheduled messages that one transaction moves into the outbox.
+pub const SCHEDULE_BATCH_ROWS: u32 = 500;
+
+/// Scheduled messages that a bus without a database keeps in memory.
+pub const MEMORY_SCHEDULE_MAX: usize = 100_000;
+
+/// How often a bus without a database tries to send a message that is due, once a second.
+pub const MEMORY_SCHEDULE_TRIES: u32 = 60;
+
 /// Rows that a publisher has in flight unless it is told otherwise.
 ///
 /// Quorum queues need some thousands to amortise their fsyncs; classic queues gain nothing beyond 256.

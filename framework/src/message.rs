@@ -10,6 +10,7 @@ use crate::{
     codec::{Codec, CodecError},
     destination::Destination,
     headers::Headers,
+    schedule::Due,
 };
 
 /// A type that travels under a chosen, stable name.
@@ -92,6 +93,8 @@ pub struct Outgoing {
     pub(crate) bases: Vec<BaseName>,
     pub(crate) headers: Headers,
     pub(crate) body: Body,
+    /// When it leaves, unless that is with the commit.
+    pub(crate) due: Option<Due>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +138,7 @@ impl Outgoing {
             bases: Vec::new(),
             headers: Headers::new(),
             body,
+            due: None,
         }
     }
 

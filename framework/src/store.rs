@@ -17,6 +17,7 @@ mod mysql;
 pub mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+pub(crate) mod schedule;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod schema;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

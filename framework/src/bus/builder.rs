@@ -16,6 +16,7 @@ use crate::{
     pipeline::{IncomingContext, OutgoingContext, Position, Step},
     retry::RetryPolicy,
     routing::{Handlers, Routes},
+    schedule::Scheduling,
     subscriptions::Subscriptions,
     transport::{Inbox, Transport},
     unit_of_work::UnitOfWork,
@@ -23,6 +24,7 @@ use crate::{
 
 mod build;
 mod problems;
+mod schedule;
 mod sending;
 mod workers;
 pub use problems::{BuildError, Problem};
@@ -38,6 +40,7 @@ pub struct BusBuilder {
     unit_of_work: Option<Arc<dyn UnitOfWork>>,
     outbox: Option<SqlOutbox>,
     idempotency: Option<SqlIdempotency>,
+    schedule: Option<Scheduling>,
     handlers: Handlers,
     routes: Routes,
     subscriptions: Subscriptions,
@@ -64,6 +67,7 @@ impl BusBuilder {
             unit_of_work: None,
             outbox: None,
             idempotency: None,
+            schedule: None,
             handlers: Handlers::default(),
             routes: Routes::default(),
             subscriptions: Subscriptions::native(),

@@ -79,6 +79,12 @@ impl Bus {
 
 impl BusCore {
     pub(crate) fn own_queue(&self) -> Result<Destination> {
+        if self.settings.send_only {
+            return Err(Error::permanent(format!(
+                "error BRD088: bus {:?} only sends: it has no queue that could receive this; leave .send_only() out",
+                self.name
+            )));
+        }
         Ok(Destination::queue(self.inbox.queue.clone())?)
     }
 
@@ -87,8 +93,10 @@ impl BusCore {
         if message.to.is_none() {
             message.to = Some(self.routes.owner(&message.name)?.clone());
         }
-        let own = self.own_queue()?;
-        message.headers.set_default(headers::REPLY_TO, || own.to_string());
+        if !self.settings.send_only {
+            let own = self.own_queue()?;
+            message.headers.set_default(headers::REPLY_TO, || own.to_string());
+        }
         Ok(message)
     }
 
@@ -110,6 +118,7 @@ impl BusCore {
 
     async fn change<M: Message>(self: &Arc<Self>, change: Change) -> Result<()> {
         let topic = self.routes.topic_of::<M>()?;
+        self.own_queue()?;
         let queue = &self.inbox.queue;
         if change == Change::Subscribe {
             self.transport.declare(&Inbox::new(queue.clone())).await?;

@@ -80,22 +80,28 @@ impl Context {
         self.stage(message)
     }
 
-    fn stage(&self, message: Outgoing) -> Result<()> {
+    pub(super) fn stage(&self, message: Outgoing) -> Result<()> {
         self.0.core.sending_allowed()?;
+        self.with_staged(|staged| {
+            if staged.len() >= limits::STAGED_MESSAGES_MAX {
+                return Err(Error::permanent(format!(
+                    "one message may send {} others: split the work into several messages",
+                    limits::STAGED_MESSAGES_MAX
+                )));
+            }
+            staged.push(message);
+            Ok(())
+        })?
+    }
+
+    /// Changes what was sent, as long as that can change.
+    pub(super) fn with_staged<T>(&self, change: impl FnOnce(&mut Vec<Outgoing>) -> T) -> Result<T> {
         let mut staged = self.0.staged.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(staged) = staged.as_mut() else {
-            return Err(Error::new(
+        staged.as_mut().map(change).ok_or_else(|| {
+            Error::new(
                 "the message is being completed: what it sends must be sent before its handlers return",
-            ));
-        };
-        if staged.len() >= limits::STAGED_MESSAGES_MAX {
-            return Err(Error::permanent(format!(
-                "one message may send {} others: split the work into several messages",
-                limits::STAGED_MESSAGES_MAX
-            )));
-        }
-        staged.push(message);
-        Ok(())
+            )
+        })
     }
 
     /// What was sent, once; sending is an error afterwards.

@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::{
     attempts::AttemptRows,
-    statement::{Opening, Writes},
+    schedule::ScheduleRows,
+    shared,
+    statement::{Opening, Statement, Writes},
 };
 use crate::{error::Result, transport::OutgoingRow};
 
@@ -59,7 +61,7 @@ pub enum Verdict {
 }
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
-pub trait Backend: Database + AttemptRows + sealed::Sealed {
+pub trait Backend: Database + AttemptRows + ScheduleRows + sealed::Sealed {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
 
@@ -83,10 +85,13 @@ pub trait Backend: Database + AttemptRows + sealed::Sealed {
     /// it would be too large for one text.
     fn closing(writes: &Writes, prepared: bool) -> Option<String>;
 
-    /// The release and the statements, for a closing that is too large for one text.
-    fn release(writes: &Writes) -> String;
+    /// Runs one statement with bound parameters, and says how many rows it touched.
+    fn run(
+        connection: &mut Self::Connection,
+        statement: &Statement,
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
-    /// Ends the transaction with one text, or in three steps when the rows are too large for it.
+    /// Ends the transaction with one text, or step by step when it would be too large for that.
     fn commit(
         connection: &mut Self::Connection,
         writes: &Writes,
@@ -96,7 +101,10 @@ pub trait Backend: Database + AttemptRows + sealed::Sealed {
             if let Some(text) = Self::closing(writes, prepared) {
                 return Self::simple(connection, text).await;
             }
-            Self::simple(connection, Self::release(writes)).await?;
+            Self::simple(connection, shared::RELEASE.to_owned()).await?;
+            for statement in &writes.statements {
+                Self::run(connection, statement).await?;
+            }
             if !writes.outbox.is_empty() {
                 Self::insert_outbox(connection, &writes.outbox).await?;
             }

@@ -104,7 +104,12 @@ impl Stage {
 
     /// What is left in the queue and the dead letters.
     pub(crate) async fn left(&self) -> [usize; 2] {
-        [self.waiting(&self.queue).await, self.waiting(&format!("{}-dead", self.queue)).await]
+        [self.waits().await, self.waiting(&format!("{}-dead", self.queue)).await]
+    }
+
+    /// How many messages wait in the queue.
+    pub(crate) async fn waits(&self) -> usize {
+        self.waiting(&self.queue).await
     }
 
     async fn waiting(&self, queue: &str) -> usize {
@@ -129,6 +134,7 @@ impl Stage {
     pub(crate) async fn drop_now(self) {
         if self.kind == Kind::RabbitMq {
             let channel = channel().await;
+            // Deleting a queue that nobody declared is no error.
             for queue in [self.queue.clone(), format!("{}-dead", self.queue)] {
                 channel.queue_delete(queue.as_str().into(), Default::default()).await.unwrap();
             }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::OnceCell;
 
-use super::{BuildError, BusBuilder, problems::Problems};
+use super::{BuildError, BusBuilder, problems::Problems, schedule::scheduler};
 use crate::{
     bus::{Bus, BusCore, Settings},
     destination::{Destination, checked_name},
@@ -12,6 +12,7 @@ use crate::{
     health::Vitals,
     pipeline::{incoming_steps, outgoing_steps},
     retry::MemoryAttempts,
+    schedule::Scheduler,
     unit_of_work::Capabilities,
 };
 
@@ -51,7 +52,14 @@ impl BusBuilder {
         else {
             return Err(BuildError { bus: self.name, problems: problems.0 });
         };
+        let schedule = scheduler(self.schedule.as_ref(), capabilities.as_ref());
         Ok(Bus(Arc::new(BusCore {
+            background: self
+                .background
+                .into_iter()
+                .chain(schedule.iter().map(Scheduler::background))
+                .collect(),
+            schedule,
             attempts: capabilities
                 .and_then(|unit| unit.attempts)
                 .unwrap_or_else(|| Arc::new(MemoryAttempts::default())),
@@ -71,7 +79,6 @@ impl BusBuilder {
             idempotency: self.idempotency,
             policy: self.policy,
             codec: self.codec,
-            background: self.background,
             vitals: Vitals::default(),
             sender: OnceCell::new(),
         })))
@@ -92,6 +99,7 @@ impl BusBuilder {
         if let Some(parallelism) = config.parallelism {
             self.parallelism = parallelism.get();
         }
+        self.check_schedule(config.schedule_poll_ms, problems);
         self.inbox.prefetch = config.prefetch.unwrap_or(self.inbox.prefetch);
         self.policy.attempts_max = config.attempts_max.unwrap_or(self.policy.attempts_max);
         let millis = |value: Option<u64>, code: Duration| value.map_or(code, Duration::from_millis);
@@ -120,10 +128,14 @@ impl BusBuilder {
 
     /// What this bus keeps in the transaction of its unit of work, besides business rows.
     fn parts_in_the_transaction(&self) -> Vec<&'static str> {
-        [(self.outbox.is_some(), "an outbox"), (self.idempotency.is_some(), "idempotency")]
-            .into_iter()
-            .filter_map(|(asked_for, part)| asked_for.then_some(part))
-            .collect()
+        [
+            (self.outbox.is_some(), "an outbox"),
+            (self.idempotency.is_some(), "idempotency"),
+            (self.schedule_is_sql(), "a schedule"),
+        ]
+        .into_iter()
+        .filter_map(|(asked_for, part)| asked_for.then_some(part))
+        .collect()
     }
 
     fn check_commit_timing(

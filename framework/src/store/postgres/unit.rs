@@ -75,8 +75,9 @@ impl Backend for Postgres {
         }
     }
 
-    fn release(writes: &Writes) -> String {
-        shared::release::<text::Text>(writes)
+    async fn run(connection: &mut PgConnection, statement: &Statement) -> Result<u64, sqlx::Error> {
+        let done = statement.bound::<Self>(|n| format!("${n}"), "::jsonb")?.execute(connection).await?;
+        Ok(done.rows_affected())
     }
 
     async fn insert_outbox(connection: &mut PgConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
