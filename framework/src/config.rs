@@ -47,6 +47,8 @@ pub struct BusConfig {
     pub retry_pause_max_ms: Option<u64>,
     /// How long running handlers may take when the bus stops, in milliseconds. Default: 30,000.
     pub stop_grace_ms: Option<u64>,
+    /// The longest pause between two looks at the schedule, in milliseconds. Default: 1,000.
+    pub schedule_poll_ms: Option<u64>,
     /// The pauses between looks while there is nothing to receive, in milliseconds, where the transport has to look. The last
     /// one repeats. Default: 1, doubling up to 50.
     pub receive_backoff_ms: Option<Vec<u64>>,
@@ -64,8 +66,6 @@ pub struct BusConfig {
     pub circuit_breaker_window_ms: Option<NonZeroU64>,
     /// How long receiving pauses, in milliseconds, at most 600,000. Default: 30,000.
     pub circuit_breaker_pause_ms: Option<NonZeroU64>,
-    /// The longest pause between two looks at the schedule, in milliseconds. Default: 1,000.
-    pub schedule_poll_ms: Option<u64>,
     /// The queue for messages that were given up. Default: `dead-letters`.
     pub dead_letter_queue: Option<String>,
     /// Where the settings came from, for the log.

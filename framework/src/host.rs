@@ -48,7 +48,7 @@ pub struct Host {
     restart: RestartPolicy,
     patience: Option<Duration>,
     on_ready: Option<Box<dyn FnOnce() + Send>>,
-    on_liveness: Option<Box<dyn FnMut(&Liveness) + Send>>,
+    on_liveness: Option<Tell>,
 }
 
 /// What becomes of a bus that ended with an error or a panic.
@@ -238,6 +238,9 @@ impl std::fmt::Debug for Host {
             .finish_non_exhaustive()
     }
 }
+
+/// Who is told of changes of liveness.
+type Tell = Box<dyn FnMut(&Liveness) + Send>;
 
 /// What a hook does.
 type Action = Box<dyn FnOnce() -> BoxFuture<'static, Result<()>> + Send>;

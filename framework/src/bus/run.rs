@@ -18,17 +18,17 @@ pub enum BusError {
     /// The transport failed for good, or at the start.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The subscriptions could not be written to their store.
-    #[error("the subscriptions of bus {bus:?} could not be stored: {cause}")]
-    Subscriptions {
+    /// The unit of work is not ready: its database cannot be reached, or its schema does not fit.
+    #[error("the unit of work of bus {bus:?} is not ready: {cause}")]
+    UnitOfWork {
         /// The bus.
         bus: String,
         /// What is wrong and what to do.
         cause: Error,
     },
-    /// The unit of work is not ready: its database cannot be reached, or its schema does not fit.
-    #[error("the unit of work of bus {bus:?} is not ready: {cause}")]
-    UnitOfWork {
+    /// The subscriptions could not be written to their store.
+    #[error("the subscriptions of bus {bus:?} could not be stored: {cause}")]
+    Subscriptions {
         /// The bus.
         bus: String,
         /// What is wrong and what to do.
