@@ -78,10 +78,11 @@ impl Bus {
 }
 
 impl BusCore {
+    /// The queue that this bus receives from.
     pub(crate) fn own_queue(&self) -> Result<Destination> {
         if self.settings.send_only {
             return Err(Error::permanent(format!(
-                "error BRD088: bus {:?} only sends: it has no queue that could receive this; leave .send_only() out",
+                "error BRD088: bus {:?} only sends: it has no queue. Leave .send_only() out, or name a destination",
                 self.name
             )));
         }
@@ -118,10 +119,10 @@ impl BusCore {
 
     async fn change<M: Message>(self: &Arc<Self>, change: Change) -> Result<()> {
         let topic = self.routes.topic_of::<M>()?;
-        self.own_queue()?;
-        let queue = &self.inbox.queue;
+        let own = self.own_queue()?;
+        let queue = own.name();
         if change == Change::Subscribe {
-            self.transport.declare(&Inbox::new(queue.clone())).await?;
+            self.transport.declare(&Inbox::new(queue)).await?;
         }
         match self.subscriptions.store() {
             _ if self.subscriptions.owners_are_asked() => {
