@@ -33,7 +33,7 @@ pub(crate) use saga::Sagas;
 use workers::WorkerParts;
 pub use workers::WorkerSettings;
 
-/// Assembles a [`Bus`].
+/// Assembles a [`Bus`](crate::Bus).
 #[must_use = "a builder does nothing until build() is called"]
 pub struct BusBuilder {
     name: String,

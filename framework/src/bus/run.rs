@@ -52,11 +52,12 @@ impl BusError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_transient(),
-            Self::Subscriptions { cause, .. } => cause.disposition() != Disposition::DeadLetter,
-            Self::UnitOfWork { cause, .. } => match cause.cause().downcast_ref::<SchemaError>() {
-                Some(error) => error.is_transient(),
-                None => cause.disposition() != Disposition::DeadLetter,
-            },
+            Self::UnitOfWork { cause, .. } | Self::Subscriptions { cause, .. } => {
+                match cause.cause().downcast_ref::<SchemaError>() {
+                    Some(error) => error.is_transient(),
+                    None => cause.disposition() != Disposition::DeadLetter,
+                }
+            }
             Self::AlreadyRunning { .. } => false,
         }
     }
