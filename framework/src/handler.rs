@@ -218,6 +218,26 @@ pub(crate) trait Erased: Send + Sync {
     fn prepare(&self, codec: &dyn Codec, body: &[u8]) -> Result<Call, CodecError>;
     fn check(&self, provided: &Provided<'_>) -> Result<(), Vec<String>>;
     fn type_name(&self) -> &'static str;
+
+    /// Whether its messages can share a unit of work with others. Not those that read with the opening text.
+    fn shares(&self) -> bool {
+        true
+    }
+
+    /// Whether it takes several messages in one call.
+    fn gathers(&self) -> bool {
+        false
+    }
+}
+
+/// The message in a body.
+pub(crate) fn decode<M: Message>(codec: &dyn Codec, body: &[u8]) -> Result<M, CodecError> {
+    let mut message = None;
+    codec.decode(body, &mut |deserializer| {
+        message = Some(M::deserialize(deserializer)?);
+        Ok(())
+    })?;
+    message.ok_or_else(|| CodecError("the codec decoded nothing".to_owned()))
 }
 
 pub(crate) struct Typed<H, M, Args> {
@@ -238,12 +258,7 @@ where
     Args: 'static,
 {
     fn prepare(&self, codec: &dyn Codec, body: &[u8]) -> Result<Call, CodecError> {
-        let mut message = None;
-        codec.decode(body, &mut |deserializer| {
-            message = Some(M::deserialize(deserializer)?);
-            Ok(())
-        })?;
-        let message = message.ok_or_else(|| CodecError("the codec decoded nothing".to_owned()))?;
+        let message = decode(codec, body)?;
         let handler = Arc::clone(&self.handler);
         Ok(Box::new(move |cx| handler.call(message, cx)))
     }

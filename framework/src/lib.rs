@@ -51,6 +51,7 @@
 extern crate self as barid;
 
 mod background;
+pub mod batch;
 pub mod bus;
 pub mod clock;
 pub mod codec;
@@ -78,6 +79,7 @@ pub mod unit_of_work;
 mod worker;
 
 pub use barid_macros::Message;
+pub use batch::{Batch, BatchPolicy};
 pub use bus::{BuildError, Bus, BusBuilder, BusError};
 pub use config::{BusConfig, Config};
 pub use context::{Context, UnitGuard};

@@ -16,7 +16,7 @@ mod dispatch;
 mod idempotency;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
-mod retry;
+pub(crate) mod retry;
 mod route;
 mod serialize;
 mod trace;
@@ -87,6 +87,11 @@ pub struct Next<'a, C: Send + 'static> {
 }
 
 impl<C: Send + 'static> Next<'_, C> {
+    /// The same steps, to be run once more.
+    pub(crate) fn again(&self) -> Self {
+        Self { steps: self.steps }
+    }
+
     /// Runs them.
     ///
     /// # Errors

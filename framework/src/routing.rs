@@ -28,6 +28,16 @@ impl Handlers {
             .flat_map(|(name, handlers)| handlers.iter().map(move |handler| (name.as_str(), handler)))
     }
 
+    /// Whether messages of this name can share a unit of work with others.
+    pub(crate) fn share(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|handlers| handlers.iter().all(|handler| handler.shares()))
+    }
+
+    /// Whether a handler of this name takes several messages in one call.
+    pub(crate) fn gather(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|handlers| handlers.iter().any(|handler| handler.gathers()))
+    }
+
     /// The handlers of `name`.
     pub(crate) fn of(&self, name: &str) -> Result<&[Arc<dyn Erased>]> {
         self.0.get(name).map(Vec::as_slice).ok_or_else(|| {

@@ -8,10 +8,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
+    batch,
     bus::{BusCore, BusError},
-    incoming::Incoming,
-    pipeline::IncomingContext,
-    transport::{Consumer, Delivery},
+    transport::Consumer,
 };
 
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -27,16 +26,20 @@ pub(crate) async fn run(
     let permits = Arc::new(Semaphore::new(core.settings.parallelism));
     let mut running = JoinSet::new();
     let mut pause = PAUSE_AFTER_ERROR;
+    let mut failed = None;
     let result = loop {
         let permit = tokio::select! {
             biased;
             () = &mut stop => break Ok(()),
             permit = Arc::clone(&permits).acquire_owned() => permit,
         };
-        let received = tokio::select! {
-            biased;
-            () = &mut stop => break Ok(()),
-            received = consumer.receive() => received,
+        let received = match failed.take() {
+            Some(error) => Err(error),
+            None => tokio::select! {
+                biased;
+                () = &mut stop => break Ok(()),
+                received = consumer.receive() => received,
+            },
         };
         while let Some(ended) = running.try_join_next() {
             report(ended);
@@ -44,9 +47,12 @@ pub(crate) async fn run(
         match received {
             Ok(delivery) => {
                 pause = PAUSE_AFTER_ERROR;
+                let deliveries;
+                (deliveries, failed) =
+                    batch::gather(consumer.as_mut(), delivery, core.settings.batch.as_ref()).await;
                 let core = Arc::clone(&core);
                 running.spawn(async move {
-                    handle(core, delivery).await;
+                    batch::handle(core, deliveries).await;
                     drop(permit);
                 });
             }
@@ -66,16 +72,6 @@ pub(crate) async fn run(
         tracing::warn!(bus = core.name, %error, "closing the consumer");
     }
     result
-}
-
-async fn handle(core: Arc<BusCore>, delivery: Delivery) {
-    let incoming = match Incoming::read(&delivery) {
-        Ok(incoming) => incoming,
-        Err(cause) => return core.bury_unreadable(delivery, &cause).await,
-    };
-    let mut cx = IncomingContext::new(Arc::clone(&core), incoming, delivery.settlement);
-    // The pipeline logs its own failures and settles the delivery; there is nobody else to tell.
-    drop(core.incoming.run(&mut cx).await);
 }
 
 async fn drain(core: &BusCore, mut running: JoinSet<()>) {

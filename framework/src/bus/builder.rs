@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    batch::BatchPolicy,
     codec::{Codec, Json},
     config::BusConfig,
     context::States,
@@ -19,6 +20,7 @@ use crate::{
     unit_of_work::UnitOfWork,
 };
 
+mod batch;
 mod build;
 mod problems;
 pub use problems::{BuildError, Problem};
@@ -38,6 +40,7 @@ pub struct BusBuilder {
     codec: Arc<dyn Codec>,
     policy: RetryPolicy,
     parallelism: usize,
+    batch: Option<BatchPolicy>,
     stop_grace: Duration,
     dead_letters: String,
     config: BusConfig,
@@ -60,6 +63,7 @@ impl BusBuilder {
             codec: Arc::new(Json),
             policy: RetryPolicy::default(),
             parallelism: limits::PARALLELISM,
+            batch: None,
             stop_grace: limits::STOP_GRACE,
             dead_letters: "dead-letters".to_owned(),
             config: BusConfig::default(),
@@ -140,7 +144,7 @@ impl BusBuilder {
         self
     }
 
-    /// Messages handled at the same time. Default: 16.
+    /// Messages handled at the same time; with [`BusBuilder::batch`], batches. Default: 16.
     pub fn parallelism(mut self, parallelism: usize) -> Self {
         self.parallelism = parallelism;
         self

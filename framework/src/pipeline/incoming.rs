@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::{
+    batch::Seat,
     bus::BusCore,
     completion::Failure,
     context::Context,
@@ -34,16 +35,26 @@ pub struct IncomingContext {
 
 impl IncomingContext {
     pub(crate) fn new(core: Arc<BusCore>, incoming: Incoming, settlement: Box<dyn Settlement>) -> Self {
+        Self::of(Context::new(core, incoming), Some(settlement))
+    }
+
+    pub(crate) fn of(context: Context, settlement: Option<Box<dyn Settlement>>) -> Self {
         Self {
-            context: Context::new(core, incoming),
+            context,
             calls: Vec::new(),
             reads: Vec::new(),
-            settlement: Some(settlement),
+            settlement,
             unit_is_open: false,
             duplicate: false,
             failure: None,
             outcome: "handled",
         }
+    }
+
+    /// As if nothing had happened to the message yet; with or without a place in a batch.
+    pub(crate) fn start_over(&mut self, seat: Option<Arc<Seat>>) {
+        let context = Context::seated(self.core(), self.message().clone(), seat);
+        *self = Self::of(context, self.settlement.take());
     }
 
     /// The context that handlers get.

@@ -1,4 +1,5 @@
 //! MariaDB and MySQL.
 
+mod batch;
 mod text;
 mod unit;

@@ -1,4 +1,5 @@
 //! PostgreSQL.
 
+mod batch;
 mod text;
 mod unit;

@@ -1,5 +1,6 @@
 //! SQLite.
 
+mod batch;
 pub mod lock;
 mod text;
 mod unit;

@@ -22,8 +22,10 @@ use crate::{
     error::{Error, Result},
     incoming::Incoming,
     limits,
-    unit_of_work::{Begun, Capabilities, CommitError, Unit, UnitOfWork},
+    unit_of_work::{Batches, Begun, Capabilities, CommitError, Unit, UnitOfWork},
 };
+
+mod batch;
 
 /// Units of work on a sqlx pool of PostgreSQL, MariaDB/MySQL or SQLite.
 ///
@@ -80,6 +82,10 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
             connection: Some((std::any::TypeId::of::<DB>(), std::any::type_name::<DB>())),
             attempts: Some(Arc::new(SqlAttempts::new(Arc::clone(&self.kept)))),
         }
+    }
+
+    fn batches(&self) -> Option<Arc<dyn Batches>> {
+        Some(Arc::new(batch::SqlBatches(Arc::clone(&self.kept))))
     }
 
     fn commit_with_transaction(&self) -> Option<bool> {
@@ -192,6 +198,10 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
     fn stage(&mut self, writes: Writes) -> Result<()> {
         self.writes = writes;
         Ok(())
+    }
+
+    fn doomed(&self) -> Option<Error> {
+        self.connection.poisoned().map(Error::new)
     }
 
     async fn commit(&mut self) -> Result<(), CommitError> {

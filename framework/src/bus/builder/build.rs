@@ -26,6 +26,7 @@ impl BusBuilder {
         let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
+        self.check_batches(settings.as_ref(), &mut problems);
         for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics) {
             problems.name(checked_name(name.clone()));
         }
@@ -87,6 +88,7 @@ impl BusBuilder {
             self.parallelism = parallelism.get();
         }
         self.inbox.prefetch = config.prefetch.unwrap_or(self.inbox.prefetch);
+        let batch = self.effective_batch(&config, &mut origins, problems);
         self.policy.attempts_max = config.attempts_max.unwrap_or(self.policy.attempts_max);
         let millis = |value: Option<u64>, code: Duration| value.map_or(code, Duration::from_millis);
         self.policy.pause = millis(config.retry_pause_ms, self.policy.pause);
@@ -103,6 +105,7 @@ impl BusBuilder {
         Some(Settings {
             commit_with_transaction: config.commit_with_transaction.or(code).unwrap_or(false),
             parallelism: self.parallelism,
+            batch,
             stop_grace: millis(config.stop_grace_ms, self.stop_grace),
             dead_letters: problems.name(dead_letters)?,
             origins,

@@ -101,7 +101,7 @@ fn push_record(out: &mut String, key: &IdempotencyKey, before: &str, after: &str
 }
 
 /// The advisory lock of a key. Two keys that share one only wait for each other.
-fn lock(key: &IdempotencyKey) -> i64 {
+pub(super) fn lock(key: &IdempotencyKey) -> i64 {
     let (high, _) = Uuid::new_v5(&key.message_id, key.scope.as_bytes()).as_u64_pair();
     i64::from_be_bytes(high.to_be_bytes())
 }
