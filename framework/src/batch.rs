@@ -51,8 +51,8 @@ mod seat;
 mod together;
 
 pub(crate) use gather::gather;
-pub use handler::{InBatch, InVec, IntoBatchHandler};
 pub(crate) use handler::TypedBatch;
+pub use handler::{InBatch, InVec, IntoBatchHandler};
 pub(crate) use runner::{alone, handle, run};
 pub(crate) use seat::{Seat, take_part};
 

@@ -133,7 +133,8 @@ where
 {
     let downcast = |item: Box<dyn Any + Send>| item.downcast::<Received<M>>().map(|item| *item).ok();
     let messages: Option<Vec<_>> = items.into_iter().map(downcast).collect();
-    let Some((messages, cx)) = messages.and_then(|all| all.first().map(|first| first.context.clone()).map(|cx| (all, cx)))
+    let Some((messages, cx)) =
+        messages.and_then(|all| all.first().map(|first| first.context.clone()).map(|cx| (all, cx)))
     else {
         let said = format!("messages of another type than {} were gathered", std::any::type_name::<M>());
         return Box::pin(std::future::ready(Err(Error::permanent(said))));

@@ -31,7 +31,11 @@ pub(super) fn divide(candidates: &[Candidate<'_>]) -> (Vec<usize>, Vec<usize>) {
     candidates.iter().map(|candidate| (candidate.member, leaves(candidate, &mut behind))).fold(
         (Vec::new(), Vec::new()),
         |(mut together, mut alone), (member, leaves)| {
-            if leaves { alone.push(member) } else { together.push(member) }
+            if leaves {
+                alone.push(member)
+            } else {
+                together.push(member)
+            }
             (together, alone)
         },
     )

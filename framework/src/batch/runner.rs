@@ -15,8 +15,8 @@ use super::{
 use crate::{
     bus::BusCore,
     error::{Error, Result},
-    pipeline::IncomingContext,
     incoming::Incoming,
+    pipeline::IncomingContext,
     store::backend::IdempotencyKey,
     transport::Delivery,
 };
@@ -127,12 +127,15 @@ impl Runner {
     async fn count_repeats(&mut self) -> HashSet<usize> {
         let mut seen = HashSet::new();
         let fresh = |at: &usize| seen.insert(self.members[*at].id.message_id);
-        let repeats: Vec<_> = (0..self.members.len()).filter(fresh).filter(|at| self.members[*at].repeat).collect();
+        let repeats: Vec<_> =
+            (0..self.members.len()).filter(fresh).filter(|at| self.members[*at].repeat).collect();
         let Some(batches) = self.core.batches().filter(|_| !repeats.is_empty()) else {
             return HashSet::new();
         };
         match batches.count_first(&self.ids(&repeats)).await {
-            Ok(counted) => repeats.into_iter().zip(counted).filter(|(_, counted)| *counted).map(|(at, _)| at).collect(),
+            Ok(counted) => {
+                repeats.into_iter().zip(counted).filter(|(_, counted)| *counted).map(|(at, _)| at).collect()
+            }
             Err(error) => {
                 tracing::warn!(bus = self.core.name, %error, "counting the attempts of a batch: its repeats are handled alone");
                 HashSet::new()

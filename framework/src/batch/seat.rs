@@ -46,7 +46,8 @@ pub(super) struct Parked {
 }
 
 /// Calls a batch handler with the messages of all that are parked.
-pub(super) type GroupCall = Box<dyn FnOnce(Vec<Box<dyn Any + Send>>) -> BoxFuture<'static, Result<()>> + Send>;
+pub(super) type GroupCall =
+    Box<dyn FnOnce(Vec<Box<dyn Any + Send>>) -> BoxFuture<'static, Result<()>> + Send>;
 
 /// What a message adds to the closing text, and the context whose stages the commit runs.
 pub(super) struct Prepared {

@@ -44,7 +44,8 @@ impl Runner {
                 return self.start_over(&order, &[], again).await;
             }
         };
-        let those = |what| order.iter().zip(&recorded).filter(move |(_, found)| **found == what).map(|(at, _)| *at);
+        let those =
+            |what| order.iter().zip(&recorded).filter(move |(_, found)| **found == what).map(|(at, _)| *at);
         let in_progress: Vec<_> = those(Recorded::InProgress).collect();
         if !in_progress.is_empty() {
             roll_back(unit).await;
@@ -82,7 +83,8 @@ impl Runner {
 
     /// Gives back what may not be handled before an earlier message of its key; the others.
     async fn hold_back(&mut self, members: Vec<usize>) -> Vec<usize> {
-        let (held_back, others): (Vec<_>, Vec<_>) = members.into_iter().partition(|at| self.is_held_back(*at));
+        let (held_back, others): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|at| self.is_held_back(*at));
         self.take_back(&held_back).await;
         for at in held_back {
             self.members[at].hold_back().await;
@@ -292,10 +294,7 @@ async fn gathered(parked: Vec<(usize, Parked)>) -> Result<Vec<oneshot::Sender<Re
 }
 
 /// From here on no context rolls back, unless it is known that the commit failed.
-async fn commit_unit(
-    unit: &mut Option<Box<dyn Unit>>,
-    contexts: &[(usize, Context)],
-) -> Result<(), Failed> {
+async fn commit_unit(unit: &mut Option<Box<dyn Unit>>, contexts: &[(usize, Context)]) -> Result<(), Failed> {
     let committing = |yes| contexts.iter().for_each(|(_, context)| context.transaction().committing(yes));
     committing(true);
     let Some(open) = unit else { return Ok(()) };

@@ -65,10 +65,7 @@ impl<DB: Backend> UnitConnection<DB> {
     }
 
     /// The same for several messages. Without keys they have no records, and the answer is empty unless the database is busy.
-    pub(super) async fn open_batch(
-        &mut self,
-        keys: &[IdempotencyKey],
-    ) -> Result<Vec<Recorded>, sqlx::Error> {
+    pub(super) async fn open_batch(&mut self, keys: &[IdempotencyKey]) -> Result<Vec<Recorded>, sqlx::Error> {
         if keys.is_empty() {
             let opened = self.open(&Opening::default()).await?;
             self.shared = true;
@@ -206,9 +203,10 @@ where
         let poisoned = &*poisoned;
         if *shared {
             return match Inspected::new(query) {
-                Ok(query) => {
-                    connection.fetch_optional(query).inspect(move |answer| poison(poisoned, answer.is_err())).boxed()
-                }
+                Ok(query) => connection
+                    .fetch_optional(query)
+                    .inspect(move |answer| poison(poisoned, answer.is_err()))
+                    .boxed(),
                 Err(refused) => {
                     poison(poisoned, true);
                     async { Err(refused) }.boxed()
