@@ -50,10 +50,10 @@ mod runner;
 mod seat;
 mod together;
 
-pub(crate) use gather::gather;
+pub(crate) use gather::ready;
 pub(crate) use handler::TypedBatch;
 pub use handler::{InBatch, InVec, IntoBatchHandler};
-pub(crate) use runner::{alone, handle, run};
+pub(crate) use runner::{alone, run};
 pub(crate) use seat::{Seat, take_part};
 
 /// How many messages are handled in one unit of work, and how long the first one waits for the others.

@@ -228,6 +228,11 @@ pub(crate) trait Erased: Send + Sync {
     fn gathers(&self) -> bool {
         false
     }
+
+    /// The aggregate of its message, when it is known.
+    fn aggregate(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// The message in a body.
@@ -269,5 +274,9 @@ where
 
     fn type_name(&self) -> &'static str {
         std::any::type_name::<H>()
+    }
+
+    fn aggregate(&self) -> Option<&'static str> {
+        Some(M::AGGREGATE)
     }
 }

@@ -124,6 +124,10 @@ where
     fn gathers(&self) -> bool {
         true
     }
+
+    fn aggregate(&self) -> Option<&'static str> {
+        Some(M::AGGREGATE)
+    }
 }
 
 fn call<H, M, Args>(handler: &Arc<H>, items: Vec<Box<dyn Any + Send>>) -> BoxFuture<'static, Result<()>>

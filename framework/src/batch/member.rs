@@ -27,22 +27,44 @@ use crate::{
     transport::{Delivery, Repeat, Settlement, TransportError},
 };
 
+/// How the handling of a message ended.
+pub(crate) struct End {
+    pub(crate) result: Result<()>,
+    /// It says nothing about whether handlers and commits work.
+    pub(crate) says_nothing: bool,
+}
+
+impl End {
+    pub(super) fn unreadable(cause: String) -> Self {
+        Self { result: Err(Error::permanent(cause)), says_nothing: true }
+    }
+
+    fn later(error: Error) -> Self {
+        Self { result: Err(error), says_nothing: true }
+    }
+}
+
 pub(super) struct Member {
     core: Arc<BusCore>,
     state: State,
     acknowledged: Arc<AtomicBool>,
     pub(super) id: IdempotencyKey,
     pub(super) key: Option<Key>,
-    pub(super) name: String,
+    /// Whether its handlers can share a unit of work with others.
+    pub(super) shares: bool,
+    /// What tells the messages of one batch handler from others; `None` without one.
+    pub(super) gathers: Option<String>,
     pub(super) repeat: bool,
     /// Whether an attempt was counted for this batch.
     pub(super) counted: bool,
 }
 
+const NOT_HANDLED: &str = "the message was not handled";
+
 enum State {
     Waiting(Incoming, Box<dyn Settlement>),
-    Running(Pin<Box<dyn Future<Output = Result<()>> + Send>>, Waits),
-    Ended(Result<()>),
+    Running(Pin<Box<dyn Future<Output = End> + Send>>, Waits),
+    Ended(End),
 }
 
 /// What a pipeline waits for.
@@ -62,6 +84,12 @@ impl Member {
         let header = |name| incoming.headers.get(name);
         let key = header(headers::KEY)
             .map(|key| (header(headers::AGGREGATE).unwrap_or_default().to_owned(), key.to_owned()));
+        let bases = header(headers::BASES).unwrap_or_default();
+        let handlers = core.handlers.of(&incoming).unwrap_or_default();
+        let gathers = handlers.iter().any(|handler| handler.gathers());
+        let gathers = gathers.then(|| format!("{}\0{bases}", incoming.name));
+        // Without handlers it fails, and is not to fail others.
+        let shares = !handlers.is_empty() && handlers.iter().all(|handler| handler.shares());
         let acknowledged = Arc::new(AtomicBool::new(false));
         let settlement =
             Box::new(Noted { settlement: delivery.settlement, acknowledged: Arc::clone(&acknowledged) });
@@ -70,7 +98,8 @@ impl Member {
             acknowledged,
             id: IdempotencyKey { message_id: incoming.id, scope: core.name.clone() },
             key,
-            name: incoming.name.clone(),
+            shares,
+            gathers,
             repeat: incoming.repeat == Repeat::Possible,
             counted: false,
             state: State::Waiting(incoming, settlement),
@@ -108,12 +137,12 @@ impl Member {
     /// Runs the pipeline until it says something or ends. `None`: it ended before the message arrived anywhere.
     pub(super) async fn event(&mut self, events: &mut mpsc::Receiver<Event>) -> Option<Event> {
         let State::Running(pipeline, _) = &mut self.state else { return None };
-        let result = tokio::select! {
+        let end = tokio::select! {
             biased;
             Some(event) = events.recv() => return Some(event),
-            result = pipeline => result,
+            end = pipeline => end,
         };
-        self.state = State::Ended(result);
+        self.state = State::Ended(end);
         None
     }
 
@@ -177,7 +206,7 @@ impl Member {
             State::Waiting(_, settlement) => {
                 let said = Error::later("an earlier message of its key went back");
                 let given_back = settlement.nack(self.core.policy.pause).await;
-                self.state = State::Ended(Err(match given_back {
+                self.state = State::Ended(End::later(match given_back {
                     Ok(()) => said,
                     Err(error) => said.context(error),
                 }));
@@ -197,10 +226,10 @@ impl Member {
         }
     }
 
-    pub(super) fn result(self) -> Result<()> {
+    pub(super) fn end(self) -> End {
         match self.state {
-            State::Ended(result) => result,
-            State::Waiting(..) | State::Running(..) => Err(Error::later("the message was not handled")),
+            State::Ended(end) => end,
+            State::Waiting(..) | State::Running(..) => End::later(Error::later(NOT_HANDLED)),
         }
     }
 
@@ -208,13 +237,14 @@ impl Member {
         let core = Arc::clone(&self.core);
         let pipeline = async move {
             let mut cx = IncomingContext::of(context, Some(settlement));
-            core.incoming.run(&mut cx).await
+            let result = core.incoming.run(&mut cx).await;
+            End { result, says_nothing: cx.says_nothing }
         };
         self.state = State::Running(Box::pin(pipeline), Waits::Nothing);
     }
 
     fn take(&mut self) -> State {
-        std::mem::replace(&mut self.state, State::Ended(Err(Error::later("the message was not handled"))))
+        std::mem::replace(&mut self.state, State::Ended(End::later(Error::later(NOT_HANDLED))))
     }
 }
 

@@ -8,29 +8,19 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    member::Member,
+    member::{End, Member},
     plan::{Candidate, Key, Work, as_work, divide},
     seat::Event,
 };
 use crate::{
-    bus::BusCore,
-    error::{Error, Result},
-    incoming::Incoming,
-    pipeline::IncomingContext,
-    store::backend::IdempotencyKey,
+    bus::BusCore, incoming::Incoming, pipeline::IncomingContext, store::backend::IdempotencyKey,
     transport::Delivery,
 };
 
-/// Handles deliveries that the worker received together, and settles each.
-pub(crate) async fn handle(core: Arc<BusCore>, deliveries: Vec<Delivery>) {
-    // The pipeline logs its own failures and settles the deliveries; there is nobody else to tell.
-    drop(run(&core, deliveries).await);
-}
-
-/// The same; what became of each message, in the order of the deliveries.
+/// Handles deliveries that were received together, and settles each. What became of each, in their order.
 ///
 /// Dropping the future rolls everything back and leaves what was not settled to come again.
-pub(crate) async fn run(core: &Arc<BusCore>, deliveries: Vec<Delivery>) -> Vec<Result<()>> {
+pub(crate) async fn run(core: &Arc<BusCore>, deliveries: Vec<Delivery>) -> Vec<End> {
     let shares = core.settings.batch.is_some() && deliveries.len() > 1;
     if !shares {
         let mut results = Vec::with_capacity(deliveries.len());
@@ -44,11 +34,11 @@ pub(crate) async fn run(core: &Arc<BusCore>, deliveries: Vec<Delivery>) -> Vec<R
         places.push(match Member::read(core, delivery) {
             Ok(member) => {
                 members.push(member);
-                Ok(())
+                None
             }
             Err((delivery, cause)) => {
                 core.bury_unreadable(delivery, &cause).await;
-                Err(Error::permanent(cause))
+                Some(End::unreadable(cause))
             }
         });
     }
@@ -62,20 +52,21 @@ pub(crate) async fn run(core: &Arc<BusCore>, deliveries: Vec<Delivery>) -> Vec<R
         gone_back: HashSet::new(),
     };
     runner.work().await;
-    let mut results = runner.members.into_iter().map(Member::result);
-    places.into_iter().map(|place| place.and_then(|()| results.next().unwrap_or(Ok(())))).collect()
+    let mut ends = runner.members.into_iter().map(Member::end);
+    places.into_iter().filter_map(|unreadable| unreadable.or_else(|| ends.next())).collect()
 }
 
 /// Handles one delivery and settles it.
-pub(crate) async fn alone(core: &Arc<BusCore>, delivery: Delivery) -> Result<()> {
+pub(crate) async fn alone(core: &Arc<BusCore>, delivery: Delivery) -> End {
     match Incoming::read(&delivery) {
         Ok(incoming) => {
             let mut cx = IncomingContext::new(Arc::clone(core), incoming, delivery.settlement);
-            core.incoming.run(&mut cx).await
+            let result = core.incoming.run(&mut cx).await;
+            End { result, says_nothing: cx.says_nothing }
         }
         Err(cause) => {
             core.bury_unreadable(delivery, &cause).await;
-            Err(Error::permanent(cause))
+            End::unreadable(cause)
         }
     }
 }
@@ -113,7 +104,7 @@ impl Runner {
                 let member = &self.members[at];
                 let again = !seen.insert(member.id.message_id);
                 let tried = member.repeat && !untried.contains(&at);
-                let alone = again || tried || !self.core.handlers.share(&member.name);
+                let alone = again || tried || !member.shares;
                 Candidate { member: at, key: member.key.as_ref(), alone, gathers: None }
             })
             .collect();

@@ -14,6 +14,7 @@ use crate::{
     context::{Context, UnitSlot},
     error::{Error, Result, panic_text},
     pipeline::{IncomingContext, Next, retry},
+    schedule::Deferred,
     store::statement::Statement,
     transaction::Stage,
     transport::OutgoingRow,
@@ -52,6 +53,7 @@ pub(super) type GroupCall =
 /// What a message adds to the closing text, and the context whose stages the commit runs.
 pub(super) struct Prepared {
     pub(super) rows: Vec<OutgoingRow>,
+    pub(super) deferred: Deferred,
     pub(super) statements: Vec<Statement>,
     pub(super) context: Context,
 }
@@ -119,6 +121,7 @@ pub(crate) async fn take_part(
             Ok(Then::Alone) => None,
             Ok(Then::HeldBack) => {
                 let error = Error::later("an earlier message of its key went back");
+                cx.says_nothing = true;
                 return Some(retry::nack(cx, error, false).await);
             }
             Err(error) => return Some(Err(error)),
@@ -133,9 +136,9 @@ pub(crate) async fn take_part(
 async fn prepare(cx: &mut IncomingContext, next: &Next<'_, IncomingContext>) -> Result<Prepared> {
     let handled = async {
         next.again().run(cx).await?;
-        let rows = completion::before_commit(cx).await?;
+        let (rows, deferred) = completion::before_commit(cx).await?;
         cx.context.transaction().complete();
-        Ok(Prepared { rows, statements: cx.context.take_writes(), context: cx.context.clone() })
+        Ok(Prepared { rows, deferred, statements: cx.context.take_writes(), context: cx.context.clone() })
     };
     let answer = AssertUnwindSafe(handled).catch_unwind().await;
     answer.unwrap_or_else(|panic| {

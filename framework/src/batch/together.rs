@@ -95,8 +95,12 @@ impl Runner {
     fn candidates<'a>(&'a self, members: &[usize]) -> Vec<Candidate<'a>> {
         let candidate = |at: &usize| {
             let member = &self.members[*at];
-            let gathers = self.core.handlers.gather(&member.name).then_some(member.name.as_str());
-            Candidate { member: *at, key: member.key.as_ref(), alone: false, gathers }
+            Candidate {
+                member: *at,
+                key: member.key.as_ref(),
+                alone: false,
+                gathers: member.gathers.as_deref(),
+            }
         };
         members.iter().map(candidate).collect()
     }
@@ -201,9 +205,11 @@ impl Runner {
     async fn commit(&mut self, done: Vec<Done>, unit: &mut Option<Box<dyn Unit>>) -> Result<(), Failed> {
         let members: Vec<_> = done.iter().map(|(at, _)| *at).collect();
         let (mut rows, mut statements, mut contexts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut deferred = Vec::new();
         for (at, mut prepared) in done {
             rows.append(&mut prepared.rows);
             statements.append(&mut prepared.statements);
+            deferred.push(prepared.deferred);
             contexts.push((at, prepared.context));
         }
         let counted: Vec<_> = members.iter().copied().filter(|at| self.members[*at].counted).collect();
@@ -226,6 +232,9 @@ impl Runner {
             }
         }
         commit_unit(unit, &contexts).await?;
+        if let Some(schedule) = &self.core.schedule {
+            deferred.into_iter().for_each(|deferred| schedule.committed(deferred));
+        }
         let sent = self.core.send_all(&leaving).await.map_err(|error| error.to_string());
         if let Some(doorbell) = self.core.outbox.as_ref().and_then(|outbox| outbox.doorbell.as_ref()) {
             doorbell.ring();

@@ -1,5 +1,8 @@
 //! MariaDB and MySQL.
 
+mod attempts;
 mod batch;
+mod schedule;
+pub(super) mod subscriptions;
 mod text;
 mod unit;

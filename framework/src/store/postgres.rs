@@ -1,5 +1,8 @@
 //! PostgreSQL.
 
+mod attempts;
 mod batch;
+mod schedule;
+pub(super) mod subscriptions;
 mod text;
 mod unit;

@@ -1,6 +1,9 @@
 //! SQLite.
 
+mod attempts;
 mod batch;
 pub mod lock;
+mod schedule;
+pub(super) mod subscriptions;
 mod text;
 mod unit;
