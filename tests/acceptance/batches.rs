@@ -7,6 +7,8 @@
 
 #[path = "batches/bus.rs"]
 mod bus;
+#[path = "batches/cancelled.rs"]
+mod cancelled;
 #[path = "batches/gathered.rs"]
 mod gathered;
 #[path = "batches/rabbitmq.rs"]

@@ -10,6 +10,7 @@ use barid::{
     SqlIdempotency, SqlOutbox, State, Transport, headers,
     transport::{Consumer, Delivery, Inbox, Promises, Publisher, Repeat, Settlement, TransportError},
 };
+use barid_tests::eventually;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -156,6 +157,16 @@ impl Run {
         for (release, blocker) in blockers {
             release.notify_one();
             blocker.await.unwrap();
+        }
+    }
+
+    /// Delivers the messages again, one by one, until each is acknowledged: what was dropped may still be in progress.
+    pub(crate) async fn handle_each(&self) {
+        for at in 0..self.places.len() {
+            eventually(Duration::from_secs(20), &format!("message {at} is acknowledged"), async || {
+                self.bus.handle(self.delivery(at)).await.is_ok()
+            })
+            .await;
         }
     }
 
