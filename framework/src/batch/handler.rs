@@ -6,10 +6,11 @@ use futures::future::BoxFuture;
 
 use super::{Batch, Received};
 use crate::{
-    codec::{Codec, CodecError},
+    codec::Codec,
     context::Context,
     error::{Error, Result},
-    handler::{Call, Erased, FromContext, Provided, decode},
+    handler::{Call, Erased, FromContext, Prepared, Provided, decoded},
+    incoming::Incoming,
     message::Message,
 };
 
@@ -98,10 +99,10 @@ where
     Args: 'static,
 {
     /// In a batch the call waits until the handler was called for all; alone it is a batch of one.
-    fn prepare(&self, codec: &dyn Codec, body: &[u8]) -> Result<Call, CodecError> {
-        let message: M = decode(codec, body)?;
+    fn prepare(&self, codec: &dyn Codec, message: &Incoming) -> Result<Prepared> {
+        let message: M = decoded(codec, &message.body)?;
         let handler = Arc::clone(&self.handler);
-        Ok(Box::new(move |cx| {
+        let call: Call = Box::new(move |cx: Context| {
             let received = Received { message, context: cx.clone() };
             let Some(seat) = cx.0.seat.clone() else {
                 return handler.call(Batch::new(vec![received]), cx);
@@ -110,7 +111,8 @@ where
                 let call = Box::new(move |items: Vec<Box<dyn Any + Send>>| call(&handler, items));
                 seat.park(Box::new(received), call).await
             })
-        }))
+        });
+        Ok(Prepared { call, saga: None })
     }
 
     fn check(&self, provided: &Provided<'_>) -> Result<(), Vec<String>> {

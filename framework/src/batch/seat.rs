@@ -135,7 +135,7 @@ pub(crate) async fn take_part(
 /// The steps after the retry step, and the before-commit stage.
 async fn prepare(cx: &mut IncomingContext, next: &Next<'_, IncomingContext>) -> Result<Prepared> {
     let handled = async {
-        next.again().run(cx).await?;
+        next.clone().run(cx).await?;
         let (rows, deferred) = completion::before_commit(cx).await?;
         cx.context.transaction().complete();
         Ok(Prepared { rows, deferred, statements: cx.context.take_writes(), context: cx.context.clone() })

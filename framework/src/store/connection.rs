@@ -16,7 +16,7 @@ use super::{
     backend::{Backend, IdempotencyKey, Opened, Recorded, sever},
     batch::Inspected,
     kept::Kept,
-    statement::{Opening, Writes},
+    statement::{Opening, Statement, Writes},
 };
 use crate::error::{Error, Result};
 
@@ -74,6 +74,13 @@ impl<DB: Backend> UnitConnection<DB> {
         }
         (self.open, self.shared) = (true, true);
         DB::open_batch(self.live()?, keys).await
+    }
+
+    /// Runs one statement of Barid's own inside the unit; how many rows it touched, and those it found.
+    pub(super) async fn ask(&mut self, statement: &Statement) -> Result<(u64, Vec<DB::Row>), sqlx::Error> {
+        let answer = DB::ask(self.live()?, statement).await;
+        poison(&self.poisoned, answer.is_err());
+        answer
     }
 
     pub(super) async fn finish(&mut self, writes: &Writes) -> Result<(), sqlx::Error> {

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod batch;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

@@ -3,6 +3,7 @@
 mod attempts;
 mod batch;
 pub mod lock;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

@@ -1,11 +1,9 @@
 //! The rows of a batch on PostgreSQL.
 
-use std::fmt::Write as _;
-
 use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
-use super::text::{Text, lock};
+use super::text::Text;
 use crate::store::{
     backend::{Backend, IdempotencyKey, Recorded},
     batch::{BatchRows, ids, of_messages, recorded},
@@ -52,19 +50,14 @@ impl BatchRows for Postgres {
 
 /// BEGIN, the records whose advisory locks are free, the savepoint. Never waits; see the opening text of one message.
 fn opening(keys: &[IdempotencyKey]) -> String {
-    let mut out = "BEGIN;INSERT INTO idempotency(message_id,scope)SELECT id,".to_owned();
-    out.reserve(keys.len() * 64 + 256);
+    let mut out = "BEGIN;INSERT INTO idempotency(message_id,scope)SELECT id,scope FROM(SELECT id,".to_owned();
+    out.reserve(keys.len() * 40 + 512);
     push_scope(&mut out, keys);
-    out.push_str(" FROM unnest(");
+    out.push_str(" AS scope FROM unnest(");
     push_ids(&mut out, keys);
-    out.push_str(",'{");
-    for (at, key) in keys.iter().enumerate() {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "{}{}", if at == 0 { "" } else { "," }, lock(key));
-    }
     out.push_str(
-        "}'::bigint[])AS k(id,l)WHERE pg_try_advisory_xact_lock(l)ON CONFLICT DO NOTHING RETURNING message_id;\
-         SAVEPOINT barid_unit",
+        ")AS k(id))AS record WHERE pg_try_advisory_xact_lock(hashtextextended(scope,uuid_hash_extended(id,0)))\
+         ON CONFLICT DO NOTHING RETURNING message_id;SAVEPOINT barid_unit",
     );
     out
 }
