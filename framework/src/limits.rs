@@ -156,6 +156,14 @@ pub const WINDOW_ROWS_MAX: usize = 256;
 /// Bytes of bodies that a publisher has in flight.
 pub const WINDOW_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Messages that are handled in one unit of work, where a bus has batches.
+pub const BATCH_MESSAGES: usize = 50;
+
+/// The most messages in one unit of work. Beyond some hundreds nothing is gained, and locks are held longer.
+pub const BATCH_MESSAGES_MAX: usize = 1_000;
+
+/// The longest that a batch which is not full may wait for more, in milliseconds.
+pub const BATCH_WAIT_MS_MAX: u64 = 1_000;
 /// How long a publisher believes what a subscription store told it: what a subscription of another process takes to be seen.
 pub const SUBSCRIPTIONS_AGE_MAX: Duration = Duration::from_secs(2);
 

@@ -152,6 +152,7 @@ fn log_start(core: &BusCore) {
         queue = (!settings.send_only).then_some(core.inbox.queue.as_str()),
         commit_with_transaction = settings.commit_with_transaction,
         parallelism = settings.parallelism,
+        batch = ?settings.batch,
         stop_grace_ms = settings.stop_grace.as_millis(),
         rate_limit = ?settings.worker.rate_limit,
         circuit_breaker = ?settings.worker.circuit_breaker,

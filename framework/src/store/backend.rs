@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     attempts::AttemptRows,
+    batch::BatchRows,
     saga::SagaRows,
     schedule::ScheduleRows,
     shared,
@@ -63,7 +64,7 @@ pub enum Verdict {
 }
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
-pub trait Backend: Database + AttemptRows + SagaRows + ScheduleRows + sealed::Sealed {
+pub trait Backend: Database + AttemptRows + BatchRows + SagaRows + ScheduleRows + sealed::Sealed {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
 

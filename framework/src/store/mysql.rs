@@ -1,6 +1,7 @@
 //! MariaDB and MySQL.
 
 mod attempts;
+mod batch;
 mod saga;
 mod schedule;
 pub(super) mod subscriptions;

@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 mod attempts;
+mod batch;
 mod saga;
 mod schedule;
 pub(super) mod subscriptions;

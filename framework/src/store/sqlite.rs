@@ -1,6 +1,7 @@
 //! SQLite.
 
 mod attempts;
+mod batch;
 pub mod lock;
 mod saga;
 mod schedule;

@@ -28,6 +28,7 @@ impl BusBuilder {
         let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
+        self.check_batches(settings.as_ref(), &mut problems);
         self.check_sagas(settings.as_ref(), capabilities.as_ref(), &mut problems);
         let start_topics = self.subscribe_at_start(&mut problems);
         for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics).chain(&start_topics)
@@ -105,6 +106,7 @@ impl BusBuilder {
         }
         self.check_schedule(config.schedule_poll_ms, problems);
         self.inbox.prefetch = config.prefetch.unwrap_or(self.inbox.prefetch);
+        let batch = self.effective_batch(&config, &mut origins, problems);
         self.policy.attempts_max = config.attempts_max.unwrap_or(self.policy.attempts_max);
         let millis = |value: Option<u64>, code: Duration| value.map_or(code, Duration::from_millis);
         self.policy.pause = millis(config.retry_pause_ms, self.policy.pause);
@@ -122,6 +124,7 @@ impl BusBuilder {
         Some(Settings {
             commit_with_transaction: config.commit_with_transaction.or(code).unwrap_or(false),
             parallelism: self.parallelism,
+            batch,
             stop_grace: millis(config.stop_grace_ms, self.stop_grace),
             send_only: self.worker.send_only,
             worker: worker?,
