@@ -31,6 +31,7 @@ use crate::{
     headers,
     incoming::Incoming,
     limits,
+    message::Outgoing,
     store::{schedule::cancel, statement::Statement},
     transport::OutgoingRow,
 };
@@ -259,5 +260,15 @@ impl BusCore {
                 self.name
             ))
         })
+    }
+
+    /// A message on its way into the schedule. One that says nothing else and has no route comes to this bus's own queue.
+    pub(crate) fn deferred(&self, due: Due, mut message: Outgoing) -> Result<Outgoing> {
+        self.schedule()?;
+        message.due = Some(due.check()?);
+        if message.to.is_none() && self.routes.owner(&message.name).is_err() {
+            message.to = Some(Destination::queue(self.inbox.queue.clone())?);
+        }
+        Ok(message)
     }
 }

@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::Context;
 use crate::{
-    bus::BusCore,
     destination::Destination,
     error::{Error, Result},
     headers, limits,
@@ -90,18 +89,6 @@ impl Context {
 
     pub(crate) fn take_cancelled(&self) -> Vec<Uuid> {
         std::mem::take(&mut *self.0.cancelled.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl BusCore {
-    /// A message on its way into the schedule. One that says nothing else and has no route comes to this bus's own queue.
-    pub(crate) fn deferred(&self, due: Due, mut message: Outgoing) -> Result<Outgoing> {
-        self.schedule()?;
-        message.due = Some(due.check()?);
-        if message.to.is_none() && self.routes.owner(&message.name).is_err() {
-            message.to = Some(Destination::queue(self.inbox.queue.clone())?);
-        }
-        Ok(message)
     }
 }
 

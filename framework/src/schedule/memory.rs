@@ -94,12 +94,12 @@ impl Timer {
         self.waiting().take(id).is_some()
     }
 
-    /// The first message, and how long until it is due.
-    fn first(&self) -> Option<(Duration, Uuid, OutgoingRow)> {
+    /// The first message, with its due time and how long until then.
+    fn first(&self) -> Option<(Micros, Duration, Uuid, OutgoingRow)> {
         let waiting = self.waiting();
         let ((at, id), (row, _)) = waiting.rows.first_key_value()?;
         let pause = u64::try_from(at.saturating_sub(self.micros(Due::In(Duration::ZERO)))).unwrap_or(0);
-        Some((Duration::from_micros(pause), *id, row.clone()))
+        Some((*at, Duration::from_micros(pause), *id, row.clone()))
     }
 
     fn micros(&self, due: Due) -> Micros {
@@ -111,6 +111,14 @@ impl Timer {
                 let distant = if at < began_at { Micros::MIN } else { Micros::MAX };
                 (at - began_at).num_microseconds().unwrap_or(distant)
             }
+        }
+    }
+
+    /// Forgets a message, unless its id was scheduled again while it was being sent.
+    fn sent(&self, at: Micros, id: Uuid) {
+        let mut waiting = self.waiting();
+        if waiting.due.get(&id) == Some(&at) {
+            waiting.take(id);
         }
     }
 
@@ -139,15 +147,15 @@ impl Background for Timer {
         while !stop.is_cancelled() {
             let pause = match self.first() {
                 None => limits::DEFER_MAX,
-                Some((Duration::ZERO, id, row)) => {
+                Some((at, Duration::ZERO, id, row)) => {
                     match core.send_all(&[row]).await {
                         // It stays until it was sent: a bus that stops in between sends it when it runs again.
-                        Ok(()) => drop(self.waiting().take(id)),
+                        Ok(()) => self.sent(at, id),
                         Err(error) => self.put_back(&core.name, id, &error),
                     }
                     continue;
                 }
-                Some((pause, ..)) => pause,
+                Some((_, pause, ..)) => pause,
             };
             tokio::select! {
                 () = stop.cancelled() => {}
