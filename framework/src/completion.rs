@@ -8,7 +8,7 @@ use crate::{
     context::{Context, UnitSlot},
     error::{Disposition, Error, Result},
     limits,
-    pipeline::{IncomingContext, OutgoingContext},
+    pipeline::IncomingContext,
     schedule::{self, Deferred, Scheduled},
     store::statement::Writes,
     transaction::Stage,
@@ -72,18 +72,11 @@ async fn before_commit(cx: &mut IncomingContext) -> Result<(Vec<OutgoingRow>, De
     let mut deferred = Deferred { cancelled: cx.context.take_cancelled(), scheduled: Vec::new() };
     for message in staged {
         let due = message.due;
-        let mut outgoing = OutgoingContext {
-            core: Arc::clone(&core),
-            cause: Some(cx.context.clone()),
-            message,
-            body: None,
-            row: None,
-        };
-        core.outgoing.run(&mut outgoing).await?;
         // A user's step that ends the pipeline before `route` swallows the message, on purpose.
+        let leaving = core.rows(message, Some(cx.context.clone())).await?;
         match due {
-            Some(due) => deferred.scheduled.extend(outgoing.row.map(|row| Scheduled::new(row, due))),
-            None => rows.extend(outgoing.row),
+            Some(due) => deferred.scheduled.extend(leaving.into_iter().map(|row| Scheduled::new(row, due))),
+            None => rows.extend(leaving),
         }
     }
     schedule::stage(&core, &cx.context, &deferred)?;

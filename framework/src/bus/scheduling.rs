@@ -1,6 +1,6 @@
 //! Scheduling with a bus, outside its handlers.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -9,7 +9,6 @@ use super::Bus;
 use crate::{
     error::Result,
     message::Outgoing,
-    pipeline::OutgoingContext,
     schedule::{Due, Scheduled},
 };
 
@@ -52,11 +51,8 @@ impl Bus {
         let core = &self.0;
         let message = core.deferred(due, message)?;
         let id = message.id;
-        let mut outgoing =
-            OutgoingContext { core: Arc::clone(core), cause: None, message, body: None, row: None };
-        core.outgoing.run(&mut outgoing).await?;
         // A user's step that ends the pipeline before `route` swallows the message, on purpose.
-        if let Some(row) = outgoing.row {
+        for row in core.rows(message, None).await? {
             core.schedule()?.apply(Scheduled::new(row, due)).await?;
         }
         Ok(id)

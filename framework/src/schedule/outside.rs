@@ -7,12 +7,11 @@ use uuid::Uuid;
 
 use super::{Due, Scheduled};
 use crate::{
-    codec::{Codec, Json},
+    codec::Codec,
     destination::Destination,
     error::{Error, Result},
     message::Outgoing,
-    pipeline::outgoing,
-    routing::Routes,
+    pipeline::outgoing::Desk,
     store::{Backend, schedule},
 };
 
@@ -38,26 +37,24 @@ use crate::{
 #[derive(Clone)]
 #[must_use]
 pub struct Schedule {
-    source: String,
-    codec: Arc<dyn Codec>,
-    routes: Routes,
+    desk: Desk,
 }
 
 impl Schedule {
     /// A schedule whose messages name `source` as their sender.
     pub fn new(source: impl Into<String>) -> Self {
-        Self { source: source.into(), codec: Arc::new(Json), routes: Routes::default() }
+        Self { desk: Desk::new(source.into()) }
     }
 
     /// Where messages named `name` go. One without a route goes where it says itself, or to the topic of its aggregate.
     pub fn route(mut self, name: &str, to: Destination) -> Self {
-        self.routes.add(name, to);
+        self.desk.routes.add(name, to);
         self
     }
 
     /// Encodes bodies with `codec` instead of JSON.
     pub fn codec(mut self, codec: impl Codec) -> Self {
-        self.codec = Arc::new(codec);
+        self.desk.codec = Arc::new(codec);
         self
     }
 
@@ -104,11 +101,19 @@ impl Schedule {
         &self,
         transaction: &mut DB::Connection,
         due: Due,
-        message: Outgoing,
+        mut message: Outgoing,
     ) -> Result<Uuid> {
         let due = due.check()?;
-        let row = outgoing::row(message, &self.source, self.codec.as_ref(), &self.routes)?;
-        let id = row.id;
+        let id = message.id;
+        if message.to.is_none() {
+            message.to = self.desk.routes.find(&message.name)?.cloned();
+        }
+        let mut rows = self.desk.rows(message).await?;
+        let (Some(row), true) = (rows.pop(), rows.is_empty()) else {
+            return Err(Error::permanent(
+                "a message that is scheduled goes to one place, this event to several topics: name one with .to(..)",
+            ));
+        };
         DB::run(transaction, &schedule::put::<DB>(&Scheduled::new(row, due)))
             .await
             .map_err(|error| Error::from(error).context("scheduling the message"))?;

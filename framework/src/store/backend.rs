@@ -10,6 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
 use super::{
+    attempts::AttemptRows,
     schedule::ScheduleRows,
     shared,
     statement::{Opening, Statement, Writes},
@@ -60,7 +61,7 @@ pub enum Verdict {
 }
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
-pub trait Backend: Database + ScheduleRows + sealed::Sealed {
+pub trait Backend: Database + AttemptRows + ScheduleRows + sealed::Sealed {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
 
@@ -125,20 +126,6 @@ pub trait Backend: Database + ScheduleRows + sealed::Sealed {
 
     /// What an error of the closing text means.
     fn verdict(error: &sqlx::Error) -> Verdict;
-
-    /// Counts a started attempt, or takes one back (`by` = 1 or -1), and returns the count afterwards.
-    fn count_attempt(
-        connection: &mut Self::Connection,
-        key: &IdempotencyKey,
-        by: i32,
-        error: Option<&str>,
-    ) -> impl Future<Output = Result<u32, sqlx::Error>> + Send;
-
-    /// Forgets the attempts of a message.
-    fn forget_attempts(
-        connection: &mut Self::Connection,
-        key: &IdempotencyKey,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 }
 
 /// Takes a connection out of its pool and drops it: whatever was open on it ends with it.

@@ -25,7 +25,7 @@ impl BusBuilder {
     pub(super) fn check_schedule(&mut self, poll_ms: Option<u64>, problems: &mut Problems) {
         if self.schedule_is_sql() && self.outbox.is_none() {
             problems.add(
-                "BRD025",
+                "BRD030",
                 "it has a schedule, but no outbox: what is due leaves through the outbox, in one transaction with its removal",
                 "call .outbox(SqlOutbox::new()), or keep the schedule in memory with .schedule(MemorySchedule::new())",
             );
