@@ -262,13 +262,20 @@ impl BusCore {
         })
     }
 
-    /// A message on its way into the schedule. One that says nothing else and has no route comes to this bus's own queue.
+    /// A message on its way into the schedule. It goes to one place: one that says nothing else and has no route comes to this
+    /// bus's own queue, if it has one.
     pub(crate) fn deferred(&self, due: Due, mut message: Outgoing) -> Result<Outgoing> {
+        let comes_back = message.to.is_none() && !self.settings.send_only;
+        if comes_back && self.routes.find(&message.name)?.is_none() {
+            message.to = Some(self.own_queue()?);
+        }
+        self.due(due, self.addressed(message)?)
+    }
+
+    /// The same for a message that has everything but a due time.
+    pub(crate) fn due(&self, due: Due, mut message: Outgoing) -> Result<Outgoing> {
         self.schedule()?;
         message.due = Some(due.check()?);
-        if message.to.is_none() && self.routes.owner(&message.name).is_err() {
-            message.to = Some(Destination::queue(self.inbox.queue.clone())?);
-        }
         Ok(message)
     }
 }

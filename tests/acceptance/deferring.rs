@@ -154,7 +154,7 @@ async fn a_schedule_that_could_not_keep_its_promise_is_refused() {
     };
     let unit = |yes| SqlUnitOfWork::new(database.pool.clone()).commit_with_transaction(yes);
     let said = refused(bus().unit_of_work(unit(true)).schedule(SqlSchedule::new()).build());
-    assert!(said.contains("BRD025") && said.contains("call .outbox(SqlOutbox::new())"), "{said}");
+    assert!(said.contains("BRD030") && said.contains("call .outbox(SqlOutbox::new())"), "{said}");
     let said = refused(
         bus().unit_of_work(unit(false)).outbox(SqlOutbox::new()).schedule(SqlSchedule::new()).build(),
     );

@@ -1,7 +1,7 @@
 //! What a handled message costs on the wire: two round trips beyond its handler's own, counted by the proxy.
 //!
-//! The idempotency record travels with the opening text, the outbox row and the deferred message with the closing text, and connections are not
-//! tested between messages. No times are measured here.
+//! The idempotency record travels with the opening text, the outbox row and the deferred message with the closing text, and
+//! connections are not tested between messages. No times are measured here.
 
 #![allow(clippy::unwrap_used)] // a test
 

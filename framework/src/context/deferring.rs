@@ -7,17 +7,17 @@ use uuid::Uuid;
 
 use super::Context;
 use crate::{
-    destination::Destination,
     error::{Error, Result},
-    headers, limits,
+    limits,
     message::Outgoing,
     schedule::Due,
 };
 
 impl Context {
     /// Sends a message later: `after` the commit, by the database's clock. It goes where [`Outgoing::to`] or its route says, or
-    /// to this bus's own queue. Only stages: a message that fails defers nothing. Returns the id that cancels it, which is the
-    /// deferred message's own.
+    /// to this bus's own queue: to one place. (To publish an event later, defer a message to this bus and publish in its handler:
+    /// the subscribers are those of then.) Only stages: a message that fails defers nothing. Returns the id that cancels it,
+    /// which is the deferred message's own.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -38,7 +38,7 @@ impl Context {
     /// When the bus has no schedule, `after` is more than a hundred years, the bus forbids sending, too much was sent, or after
     /// the handlers returned.
     pub fn defer(&self, after: Duration, message: impl Into<Outgoing>) -> Result<Uuid> {
-        self.stage_due(Due::In(after), message.into())
+        self.stage_due(self.0.core.deferred(Due::In(after), message.into())?)
     }
 
     /// Sends a message at a time, by the database's clock: a `DateTime` of chrono or a `SystemTime`. A time that has passed is
@@ -47,7 +47,7 @@ impl Context {
     /// # Errors
     /// As [`Context::defer`]; `at` must be before the year 10000.
     pub fn schedule(&self, at: impl Into<DateTime<Utc>>, message: impl Into<Outgoing>) -> Result<Uuid> {
-        self.stage_due(Due::At(at.into()), message.into())
+        self.stage_due(self.0.core.deferred(Due::At(at.into()), message.into())?)
     }
 
     /// Handles the message that is being handled once more, `after` the commit: a copy of it comes to this bus's own queue,
@@ -56,8 +56,8 @@ impl Context {
     /// # Errors
     /// As [`Context::defer`].
     pub fn defer_this(&self, after: Duration) -> Result<Uuid> {
-        let copy = copy(self)?;
-        self.stage_due(Due::In(after), copy)
+        let own = self.0.core.own_queue()?;
+        self.stage_due(self.0.core.due(Due::In(after), self.copy(own))?)
     }
 
     /// Cancels a message that was deferred or scheduled, by the id that was returned then. Only stages: a message that fails
@@ -80,8 +80,7 @@ impl Context {
         Ok(())
     }
 
-    fn stage_due(&self, due: Due, message: Outgoing) -> Result<Uuid> {
-        let message = self.0.core.deferred(due, message)?;
+    fn stage_due(&self, message: Outgoing) -> Result<Uuid> {
         let id = message.id;
         self.stage(message)?;
         Ok(id)
@@ -90,21 +89,4 @@ impl Context {
     pub(crate) fn take_cancelled(&self) -> Vec<Uuid> {
         std::mem::take(&mut *self.0.cancelled.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// The message being handled as a new one, to this bus's own queue.
-fn copy(cx: &Context) -> Result<Outgoing> {
-    let incoming = cx.incoming();
-    let mut copy = Outgoing::raw(&incoming.name, incoming.body.clone());
-    copy.headers = incoming.headers.clone();
-    for column in [headers::ID, headers::TYPE] {
-        copy.headers.remove(column);
-    }
-    if let Some(aggregate) = copy.headers.remove(headers::AGGREGATE) {
-        copy.aggregate = aggregate;
-    }
-    copy.key = copy.headers.remove(headers::KEY);
-    copy.headers.set(headers::ORIGINAL_ID, incoming.id.to_string());
-    copy.to = Some(Destination::queue(cx.0.core.inbox.queue.clone())?);
-    Ok(copy)
 }

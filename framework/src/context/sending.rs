@@ -65,6 +65,11 @@ impl Context {
     /// # Errors
     /// As [`Context::publish`].
     pub fn forward(&self, to: Destination) -> Result<()> {
+        self.stage(self.copy(to))
+    }
+
+    /// The message being handled, to `to`, with an id of its own.
+    pub(super) fn copy(&self, to: Destination) -> Outgoing {
         let incoming = self.incoming();
         let mut message = Outgoing::raw(&incoming.name, incoming.body.clone()).to(to);
         message.headers = incoming.headers.clone();
@@ -77,7 +82,7 @@ impl Context {
         for name in [headers::ID, headers::TYPE, headers::TOPIC] {
             message.headers.remove(name);
         }
-        self.stage(message)
+        message
     }
 
     pub(super) fn stage(&self, message: Outgoing) -> Result<()> {
