@@ -29,6 +29,7 @@ mod builder;
 mod run;
 mod scheduling;
 mod sending;
+pub(crate) use builder::Sagas;
 pub use builder::{BuildError, BusBuilder, Problem, WorkerSettings};
 pub use run::BusError;
 
@@ -74,6 +75,7 @@ pub(crate) struct BusCore {
     pub(crate) schedule: Option<Scheduler>,
     pub(crate) attempts: Arc<dyn AttemptStore>,
     pub(crate) policy: RetryPolicy,
+    pub(crate) sagas: Sagas,
     pub(crate) codec: Arc<dyn Codec>,
     pub(crate) background: Vec<Arc<dyn Background>>,
     pub(crate) vitals: Vitals,

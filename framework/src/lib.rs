@@ -73,6 +73,7 @@ pub mod outbox;
 pub mod pipeline;
 pub mod retry;
 pub mod routing;
+pub mod saga;
 pub mod schedule;
 pub mod sender;
 pub mod store;
@@ -99,6 +100,7 @@ pub use message::{Message, Outgoing};
 pub use outbox::{Doorbell, Outbox, SqlOutbox};
 pub use pipeline::{Next, Pipeline, Position, Step};
 pub use retry::RetryPolicy;
+pub use saga::Saga;
 pub use schedule::{MemorySchedule, Schedule, SqlSchedule};
 pub use sender::Sender;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

@@ -13,7 +13,10 @@ use crate::{
     incoming::Incoming,
     retry::AttemptStore,
     schedule::ScheduleStore,
-    store::statement::{Opening, Writes},
+    store::{
+        saga::SagaStore,
+        statement::{Opening, Writes},
+    },
 };
 
 /// One begun unit of work.
@@ -85,6 +88,8 @@ pub struct Capabilities {
     pub connection: Option<(std::any::TypeId, &'static str)>,
     /// Where attempts are kept; `None` keeps them in memory.
     pub attempts: Option<Arc<dyn AttemptStore>>,
+    /// Where sagas are kept; `None` when it has no place for them.
+    pub(crate) sagas: Option<Arc<dyn SagaStore>>,
     /// Where scheduled messages are kept.
     pub(crate) schedule: Option<Arc<dyn ScheduleStore>>,
 }

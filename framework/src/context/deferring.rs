@@ -57,7 +57,7 @@ impl Context {
     /// As [`Context::defer`].
     pub fn defer_this(&self, after: Duration) -> Result<Uuid> {
         let own = self.0.core.own_queue()?;
-        self.stage_due(self.0.core.due(Due::In(after), self.copy(own))?)
+        self.stage_due(self.0.core.due(Due::In(after), Outgoing::copy_of(self.incoming(), own))?)
     }
 
     /// Cancels a message that was deferred or scheduled, by the id that was returned then. Only stages: a message that fails

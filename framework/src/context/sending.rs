@@ -14,8 +14,8 @@ use crate::{
 
 impl Context {
     /// Publishes an event to its subscribers: to its own topic and those of its bases, to the queues that a subscription store
-    /// names, or where its route or [`Outgoing::to`] says. Without subscribers nothing is sent, which is no error. Only stages:
-    /// it leaves with the commit, and not at all when the message fails.
+    /// names, or where its route or [`Outgoing::to`] says. Without subscribers nothing is sent, which is no error except
+    /// on RabbitMQ, which refuses what no queue gets. Only stages: it leaves with the commit, and not at all when the message fails.
     ///
     /// What one handler sends leaves in this order; whoever receives it sees the order of each key.
     ///
@@ -53,9 +53,12 @@ impl Context {
         if message.to.is_none() {
             message.to = Some(reply_address(incoming)?);
         }
-        let asked =
-            incoming.headers.get(headers::ID).map_or_else(|| incoming.id.to_string(), ToOwned::to_owned);
-        message.headers.set_default(headers::IN_REPLY_TO, || asked);
+        // A request that was forwarded or deferred has an id of its own that whoever asked does not know.
+        let header = |name| incoming.headers.get(name).map(ToOwned::to_owned);
+        let asked = header(headers::ORIGINAL_ID).or_else(|| header(headers::ID));
+        message
+            .headers
+            .set_default(headers::IN_REPLY_TO, || asked.unwrap_or_else(|| incoming.id.to_string()));
         self.stage(message)
     }
 
@@ -65,24 +68,7 @@ impl Context {
     /// # Errors
     /// As [`Context::publish`].
     pub fn forward(&self, to: Destination) -> Result<()> {
-        self.stage(self.copy(to))
-    }
-
-    /// The message being handled, to `to`, with an id of its own.
-    pub(super) fn copy(&self, to: Destination) -> Outgoing {
-        let incoming = self.incoming();
-        let mut message = Outgoing::raw(&incoming.name, incoming.body.clone()).to(to);
-        message.headers = incoming.headers.clone();
-        message.headers.set_default(headers::ORIGINAL_ID, || incoming.id.to_string());
-        if let Some(aggregate) = message.headers.remove(headers::AGGREGATE) {
-            message.aggregate = aggregate;
-        }
-        message.key = message.headers.remove(headers::KEY);
-        // The message has these again, and is no longer what came from that topic.
-        for name in [headers::ID, headers::TYPE, headers::TOPIC] {
-            message.headers.remove(name);
-        }
-        message
+        self.stage(Outgoing::copy_of(self.incoming(), to))
     }
 
     pub(super) fn stage(&self, message: Outgoing) -> Result<()> {

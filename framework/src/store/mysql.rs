@@ -1,6 +1,7 @@
 //! MariaDB and MySQL.
 
 mod attempts;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

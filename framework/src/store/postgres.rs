@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 mod attempts;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

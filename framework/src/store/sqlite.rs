@@ -2,6 +2,7 @@
 
 mod attempts;
 pub mod lock;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;
