@@ -31,7 +31,7 @@ pub use problems::{BuildError, Problem};
 use workers::WorkerParts;
 pub use workers::WorkerSettings;
 
-/// Assembles a [`Bus`].
+/// Assembles a [`Bus`](crate::Bus).
 #[must_use = "a builder does nothing until build() is called"]
 pub struct BusBuilder {
     name: String,
