@@ -12,6 +12,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 use uuid::Uuid;
 
 use crate::{
+    batch::Seat,
     bus::BusCore,
     error::{Error, Result},
     headers::Headers,
@@ -39,12 +40,16 @@ pub(crate) struct Inner {
     pub(crate) incoming: Incoming,
     pub(crate) transaction: TransactionContext,
     pub(crate) unit: Arc<AsyncMutex<UnitSlot>>,
+    /// Its place in a batch.
+    pub(crate) seat: Option<Arc<Seat>>,
     /// What the handlers sent, in order; `None` once the context is completed.
     staged: Mutex<Option<Vec<Outgoing>>>,
     /// What the handlers cancelled.
     cancelled: Mutex<Vec<Uuid>>,
     /// What the closing text of the unit of work writes besides the outbox.
     writes: Mutex<Vec<Statement>>,
+    /// The saga whose handler runs.
+    saga: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     /// Set by the retry step before the handlers run.
     pub(crate) attempt: std::sync::atomic::AtomicU32,
     /// Set by the idempotency step.
@@ -53,14 +58,22 @@ pub(crate) struct Inner {
 
 impl Context {
     pub(crate) fn new(core: Arc<BusCore>, incoming: Incoming) -> Self {
+        Self::seated(core, incoming, None)
+    }
+
+    /// The context of a message with a place in a batch, whose unit of work it shares.
+    pub(crate) fn seated(core: Arc<BusCore>, incoming: Incoming, seat: Option<Arc<Seat>>) -> Self {
+        let unit = seat.as_ref().map_or_else(Arc::default, |seat| Arc::clone(&seat.slot));
         Self(Arc::new(Inner {
             core,
             incoming,
             transaction: TransactionContext::new(),
-            unit: Arc::new(AsyncMutex::new(None)),
+            unit,
+            seat,
             staged: Mutex::new(Some(Vec::new())),
             cancelled: Mutex::default(),
             writes: Mutex::new(Vec::new()),
+            saga: Mutex::new(None),
             attempt: 1.into(),
             duplicate: false.into(),
         }))
@@ -125,6 +138,15 @@ impl Context {
 
     pub(crate) fn take_writes(&self) -> Vec<Statement> {
         std::mem::take(&mut *self.0.writes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says whose handler runs. Handlers of one message run one after the other.
+    pub(crate) fn enter_saga(&self, saga: Option<Arc<dyn Any + Send + Sync>>) {
+        *self.0.saga.lock().unwrap_or_else(PoisonError::into_inner) = saga;
+    }
+
+    pub(crate) fn current_saga(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0.saga.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Actions around the commit, and values that are kept with the message.

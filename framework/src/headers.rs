@@ -40,6 +40,10 @@ pub const TRACESTATE: &str = "tracestate";
 pub const DUPLICATE: &str = "barid-duplicate";
 /// The id that a copied, deferred or forwarded message had before it got its own; after several copies, that of the first.
 pub const ORIGINAL_ID: &str = "barid-original-id";
+/// On a timeout of a saga: the saga's name.
+pub const SAGA: &str = "barid-saga";
+/// On a timeout of a saga: the saga's id.
+pub const SAGA_ID: &str = "barid-saga-id";
 /// On a dead letter: how many attempts were made.
 pub const DEAD_ATTEMPTS: &str = "barid-dead-attempts";
 /// On a dead letter: the chain of causes, outermost first, separated by `: `.

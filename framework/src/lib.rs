@@ -52,6 +52,7 @@ extern crate self as barid;
 
 mod background;
 pub mod backoff;
+pub mod batch;
 pub mod bus;
 pub mod clock;
 pub mod codec;
@@ -73,6 +74,7 @@ pub mod outbox;
 pub mod pipeline;
 pub mod retry;
 pub mod routing;
+pub mod saga;
 pub mod schedule;
 pub mod sender;
 pub mod store;
@@ -84,6 +86,7 @@ mod worker;
 
 pub use backoff::Backoff;
 pub use barid_macros::Message;
+pub use batch::{Batch, BatchPolicy};
 pub use bus::{BuildError, Bus, BusBuilder, BusError};
 pub use config::{BusConfig, Config};
 pub use context::{Context, UnitGuard};
@@ -99,6 +102,7 @@ pub use message::{Message, Outgoing};
 pub use outbox::{Doorbell, Outbox, SqlOutbox};
 pub use pipeline::{Next, Pipeline, Position, Step};
 pub use retry::RetryPolicy;
+pub use saga::Saga;
 pub use schedule::{MemorySchedule, Schedule, SqlSchedule};
 pub use sender::Sender;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

@@ -5,6 +5,7 @@
 
 pub(crate) mod attempts;
 pub mod backend;
+pub mod batch;
 pub mod connection;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod contention;
@@ -17,6 +18,7 @@ mod mysql;
 pub mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+pub(crate) mod saga;
 pub(crate) mod schedule;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod schema;

@@ -13,8 +13,14 @@ use crate::{
     incoming::Incoming,
     retry::AttemptStore,
     schedule::ScheduleStore,
-    store::statement::{Opening, Writes},
+    store::{
+        saga::SagaStore,
+        statement::{Opening, Writes},
+    },
 };
+
+mod batches;
+pub use batches::{Batches, BegunBatch};
 
 /// One begun unit of work.
 ///
@@ -29,6 +35,11 @@ pub trait Unit: Any + Send {
     /// When this kind of unit has no tables for it (the default).
     fn stage(&mut self, writes: Writes) -> Result<()> {
         if writes.is_empty() { Ok(()) } else { Err(Error::new("this unit of work has no outbox")) }
+    }
+
+    /// Why this unit can no longer commit, as far as it knows without asking anybody.
+    fn doomed(&self) -> Option<Error> {
+        None
     }
 
     /// Makes everything durable, together with the staged rows.
@@ -85,6 +96,8 @@ pub struct Capabilities {
     pub connection: Option<(std::any::TypeId, &'static str)>,
     /// Where attempts are kept; `None` keeps them in memory.
     pub attempts: Option<Arc<dyn AttemptStore>>,
+    /// Where sagas are kept; `None` when it has no place for them.
+    pub(crate) sagas: Option<Arc<dyn SagaStore>>,
     /// Where scheduled messages are kept.
     pub(crate) schedule: Option<Arc<dyn ScheduleStore>>,
 }
@@ -109,6 +122,11 @@ pub trait UnitOfWork: Send + Sync + 'static {
     /// What it can do.
     fn capabilities(&self) -> Capabilities {
         Capabilities::default()
+    }
+
+    /// How it begins units for several messages; `None` when it cannot.
+    fn batches(&self) -> Option<Arc<dyn Batches>> {
+        None
     }
 
     /// What the code says about commit timing; the bus's configuration overrides it. `None` was not said.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     background::Background,
+    batch::BatchPolicy,
     codec::{Codec, Json},
     config::BusConfig,
     context::States,
@@ -22,12 +23,15 @@ use crate::{
     unit_of_work::UnitOfWork,
 };
 
+mod batch;
 mod build;
 mod problems;
+mod saga;
 mod schedule;
 mod sending;
 mod workers;
 pub use problems::{BuildError, Problem};
+pub(crate) use saga::Sagas;
 use workers::WorkerParts;
 pub use workers::WorkerSettings;
 
@@ -47,9 +51,11 @@ pub struct BusBuilder {
     wanted: Vec<sending::Wanted>,
     background: Vec<Arc<dyn Background>>,
     states: States,
+    sagas: saga::Given,
     codec: Arc<dyn Codec>,
     policy: RetryPolicy,
     parallelism: usize,
+    batch: Option<BatchPolicy>,
     worker: WorkerParts,
     stop_grace: Duration,
     dead_letters: String,
@@ -74,9 +80,11 @@ impl BusBuilder {
             wanted: Vec::new(),
             background: Vec::new(),
             states: States::default(),
+            sagas: saga::Given::default(),
             codec: Arc::new(Json),
             policy: RetryPolicy::default(),
             parallelism: limits::PARALLELISM,
+            batch: None,
             worker: WorkerParts::default(),
             stop_grace: limits::STOP_GRACE,
             dead_letters: "dead-letters".to_owned(),
@@ -160,7 +168,7 @@ impl BusBuilder {
         self
     }
 
-    /// Messages handled at the same time. Default: 16.
+    /// Messages handled at the same time; with [`BusBuilder::batch`], batches. Default: 16.
     pub fn parallelism(mut self, parallelism: usize) -> Self {
         self.parallelism = parallelism;
         self

@@ -7,10 +7,12 @@ use futures::FutureExt;
 
 use super::{IncomingContext, Next, Step};
 use crate::{
+    batch,
     bus::BusCore,
     completion::{self, Failure},
     error::{Disposition, Error, Result, panic_text},
     retry::Decision,
+    saga::conflict,
     store::backend::IdempotencyKey,
     transport::Repeat,
 };
@@ -24,6 +26,9 @@ impl Step<IncomingContext> for Retry {
     }
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        if let Some(ended) = batch::take_part(cx, &next).await {
+            return ended;
+        }
         let core = cx.core();
         // Only a delivery that may be a repeat is counted before it runs: a first one costs no write, and a handler that
         // kills the process meets its counter on the next delivery.
@@ -45,16 +50,14 @@ impl Step<IncomingContext> for Retry {
                 return give_up(cx, error, started - 1).await;
             }
         }
-        let handled = AssertUnwindSafe(next.run(cx)).catch_unwind().await;
-        let result = match handled {
-            // A step around the unit of work may have swallowed that the commit failed.
-            Ok(_) if cx.failure.is_some() => cx.failure.take().map_or(Ok(()), Err),
-            Ok(Ok(())) => AssertUnwindSafe(completion::commit(cx))
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|panic| Err(Failure::BeforeCommit(panicked(panic.as_ref())))),
-            Ok(Err(error)) => Err(Failure::BeforeCommit(error)),
-            Err(panic) => Err(Failure::BeforeCommit(panicked(panic.as_ref()))),
+        let result = loop {
+            match handle(cx, next.clone()).await {
+                Err(failure) if conflict::is_again(cx, &failure) => conflict::again(cx).await,
+                Err(Failure::BeforeCommit(error)) => {
+                    break Err(Failure::BeforeCommit(conflict::explained(cx, error)));
+                }
+                result => break result,
+            }
         };
         match result {
             Ok(()) => {
@@ -70,7 +73,22 @@ impl Step<IncomingContext> for Retry {
     }
 }
 
-async fn fail(cx: &mut IncomingContext, failure: Failure, counted: bool) -> Result<()> {
+/// The steps after this one, and the commit.
+async fn handle(cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<(), Failure> {
+    let handled = AssertUnwindSafe(next.run(cx)).catch_unwind().await;
+    match handled {
+        // A step around the unit of work may have swallowed that the commit failed.
+        Ok(_) if cx.failure.is_some() => cx.failure.take().map_or(Ok(()), Err),
+        Ok(Ok(())) => AssertUnwindSafe(completion::commit(cx))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|panic| Err(Failure::BeforeCommit(panicked(panic.as_ref())))),
+        Ok(Err(error)) => Err(Failure::BeforeCommit(error)),
+        Err(panic) => Err(Failure::BeforeCommit(panicked(panic.as_ref()))),
+    }
+}
+
+pub(crate) async fn fail(cx: &mut IncomingContext, failure: Failure, counted: bool) -> Result<()> {
     let error = match failure {
         Failure::BeforeCommit(error) => {
             completion::roll_back(cx).await;
@@ -111,7 +129,7 @@ async fn fail(cx: &mut IncomingContext, failure: Failure, counted: bool) -> Resu
 }
 
 /// Not now, and not counted.
-async fn nack(cx: &mut IncomingContext, error: Error, counted: bool) -> Result<()> {
+pub(crate) async fn nack(cx: &mut IncomingContext, error: Error, counted: bool) -> Result<()> {
     cx.outcome = "later";
     let core = cx.core();
     if counted && let Err(error) = core.attempts.take_back(&cx.key()).await {
@@ -154,7 +172,7 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
 }
 
 /// A number in 0..1 that differs between messages; the random bits of a UUIDv7 are random enough to spread retries.
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     #[allow(clippy::cast_possible_truncation)] // the low half is the random part of a UUIDv7
     let random = uuid::Uuid::now_v7().as_u128() as u32;
     f64::from(random) / f64::from(u32::MAX)

@@ -1,7 +1,8 @@
 //! What the unit of work needs from a database: the two text statements around the handler, and what an error means.
 //!
 //! Each database implements [`Backend`] in `store/<database>/`, with the same file names. Everything that is interpolated
-//! into SQL text is written by `shared` and `store/<database>/text.rs`, from UUIDs, integers and hex, and nowhere else.
+//! into SQL text is written by `shared` and `store/<database>/text.rs`, from UUIDs, integers, hex and, on
+//! PostgreSQL, plain text (printable ASCII without quote and backslash), and nowhere else.
 
 use std::future::Future;
 
@@ -11,6 +12,8 @@ use uuid::Uuid;
 
 use super::{
     attempts::AttemptRows,
+    batch::BatchRows,
+    saga::SagaRows,
     schedule::ScheduleRows,
     shared,
     statement::{Opening, Statement, Writes},
@@ -61,7 +64,7 @@ pub enum Verdict {
 }
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
-pub trait Backend: Database + AttemptRows + ScheduleRows + sealed::Sealed {
+pub trait Backend: Database + AttemptRows + BatchRows + SagaRows + ScheduleRows + sealed::Sealed {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
 
@@ -101,14 +104,18 @@ pub trait Backend: Database + AttemptRows + ScheduleRows + sealed::Sealed {
             if let Some(text) = Self::closing(writes, prepared) {
                 return Self::simple(connection, text).await;
             }
-            Self::simple(connection, shared::RELEASE.to_owned()).await?;
-            for statement in &writes.statements {
-                Self::run(connection, statement).await?;
-            }
-            if !writes.outbox.is_empty() {
-                Self::insert_outbox(connection, &writes.outbox).await?;
-            }
-            Self::simple(connection, "COMMIT".to_owned()).await
+            // Boxed: rare, and large.
+            let in_steps = async {
+                Self::simple(connection, shared::RELEASE.to_owned()).await?;
+                for statement in &writes.statements {
+                    Self::run(connection, statement).await?;
+                }
+                if !writes.outbox.is_empty() {
+                    Self::insert_outbox(connection, &writes.outbox).await?;
+                }
+                Self::simple(connection, "COMMIT".to_owned()).await
+            };
+            Box::pin(in_steps).await
         }
     }
 

@@ -1,6 +1,8 @@
 //! MariaDB and MySQL.
 
 mod attempts;
+mod batch;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

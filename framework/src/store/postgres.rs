@@ -1,6 +1,8 @@
 //! PostgreSQL.
 
 mod attempts;
+mod batch;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

@@ -1,7 +1,9 @@
 //! SQLite.
 
 mod attempts;
+mod batch;
 pub mod lock;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

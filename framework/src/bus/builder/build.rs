@@ -28,6 +28,8 @@ impl BusBuilder {
         let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
+        self.check_batches(settings.as_ref(), &mut problems);
+        self.check_sagas(settings.as_ref(), capabilities.as_ref(), &mut problems);
         let start_topics = self.subscribe_at_start(&mut problems);
         for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics).chain(&start_topics)
         {
@@ -52,6 +54,8 @@ impl BusBuilder {
         else {
             return Err(BuildError { bus: self.name, problems: problems.0 });
         };
+        let (sagas, retention) = self.sagas.finish(capabilities.as_ref());
+        self.background.extend(retention);
         let schedule = scheduler(self.schedule.as_ref(), capabilities.as_ref());
         Ok(Bus(Arc::new(BusCore {
             background: self
@@ -78,6 +82,7 @@ impl BusBuilder {
             outbox: self.outbox,
             idempotency: self.idempotency,
             policy: self.policy,
+            sagas,
             codec: self.codec,
             vitals: Vitals::default(),
             sender: OnceCell::new(),
@@ -101,6 +106,7 @@ impl BusBuilder {
         }
         self.check_schedule(config.schedule_poll_ms, problems);
         self.inbox.prefetch = config.prefetch.unwrap_or(self.inbox.prefetch);
+        let batch = self.effective_batch(&config, &mut origins, problems);
         self.policy.attempts_max = config.attempts_max.unwrap_or(self.policy.attempts_max);
         let millis = |value: Option<u64>, code: Duration| value.map_or(code, Duration::from_millis);
         self.policy.pause = millis(config.retry_pause_ms, self.policy.pause);
@@ -118,6 +124,7 @@ impl BusBuilder {
         Some(Settings {
             commit_with_transaction: config.commit_with_transaction.or(code).unwrap_or(false),
             parallelism: self.parallelism,
+            batch,
             stop_grace: millis(config.stop_grace_ms, self.stop_grace),
             send_only: self.worker.send_only,
             worker: worker?,
@@ -132,6 +139,7 @@ impl BusBuilder {
             (self.outbox.is_some(), "an outbox"),
             (self.idempotency.is_some(), "idempotency"),
             (self.schedule_is_sql(), "a schedule"),
+            (self.sagas.are_in_the_unit_of_work(), "sagas"),
         ]
         .into_iter()
         .filter_map(|(asked_for, part)| asked_for.then_some(part))
@@ -152,7 +160,11 @@ impl BusBuilder {
             problems.add(
                 "BRD013",
                 format!("it has {parts}, but no SQL unit of work whose transaction could hold the rows"),
-                "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))",
+                if parts == "sagas" {
+                    "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true)), or .memory_sagas(..)"
+                } else {
+                    "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))"
+                },
             );
         } else if let Some(settings) = settings
             && !settings.commit_with_transaction
@@ -181,7 +193,7 @@ impl BusBuilder {
             );
         }
         self.check_send_only(problems);
-        let provided = Provided { states: &self.states, unit_of_work: capabilities };
+        let provided = Provided { states: &self.states, unit_of_work: capabilities, saga: None };
         for (name, handler) in self.handlers.iter() {
             for missing in handler.check(&provided).err().unwrap_or_default() {
                 problems.add(
