@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     bus::BusCore,
     error::{Error, Result},
+    handler::Attempted,
     headers::Headers,
     incoming::Incoming,
     message::Outgoing,
@@ -46,10 +47,13 @@ pub(crate) struct Inner {
     pub(crate) attempt: std::sync::atomic::AtomicU32,
     /// Set by the idempotency step.
     pub(crate) duplicate: std::sync::atomic::AtomicBool,
+    /// What became of the attempts, when the message is handled on the second level.
+    attempted: Option<Attempted>,
 }
 
 impl Context {
-    pub(crate) fn new(core: Arc<BusCore>, incoming: Incoming) -> Self {
+    pub(crate) fn new(core: Arc<BusCore>, incoming: Incoming, attempted: Option<Attempted>) -> Self {
+        let attempt = attempted.as_ref().map_or(1, |attempted| attempted.attempts);
         Self(Arc::new(Inner {
             core,
             incoming,
@@ -57,8 +61,9 @@ impl Context {
             unit: Arc::new(AsyncMutex::new(None)),
             staged: Mutex::new(Some(Vec::new())),
             writes: Mutex::new(Vec::new()),
-            attempt: 1.into(),
+            attempt: attempt.into(),
             duplicate: false.into(),
+            attempted,
         }))
     }
 
@@ -162,6 +167,11 @@ impl Context {
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
         self.0.duplicate.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// What became of the attempts, for handlers of [`Failed`](crate::Failed) messages.
+    pub(crate) fn attempted(&self) -> Option<&Attempted> {
+        self.0.attempted.as_ref()
     }
 
     /// The name of the bus.

@@ -17,6 +17,13 @@ use crate::{
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 
+mod failed;
+mod subject;
+
+pub use failed::Failed;
+pub use subject::Subject;
+pub(crate) use {failed::Attempted, subject::Level};
+
 /// A handler that is a type.
 ///
 /// ```
@@ -35,7 +42,7 @@ use futures::future::BoxFuture;
 /// }
 /// ```
 #[async_trait]
-pub trait Handler<M: Message>: Send + Sync + 'static {
+pub trait Handler<M: Subject>: Send + Sync + 'static {
     /// Handles one message. May run more than once for the same message; with idempotency its effects happen once.
     ///
     /// # Errors
@@ -161,7 +168,7 @@ pub trait IntoHandler<M, Args>: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct ByType;
 
-impl<M: Message, H: Handler<M>> IntoHandler<M, ByType> for H {
+impl<M: Subject, H: Handler<M>> IntoHandler<M, ByType> for H {
     fn check(_: &Provided<'_>) -> Result<(), Vec<String>> {
         Ok(())
     }
@@ -178,7 +185,7 @@ macro_rules! functions {
         where
             F: Fn(M, $($argument),*) -> Fut + Send + Sync + 'static,
             Fut: Future<Output = Result<()>> + Send + 'static,
-            M: Message,
+            M: Subject,
             $($argument: FromContext + 'static,)*
         {
             #[allow(unused_variables, unused_mut)] // a function without arguments needs neither
@@ -220,6 +227,16 @@ pub(crate) trait Erased: Send + Sync {
     fn type_name(&self) -> &'static str;
 }
 
+/// The message in a body.
+fn decoded<M: Message>(codec: &dyn Codec, body: &[u8]) -> Result<M, CodecError> {
+    let mut message = None;
+    codec.decode(body, &mut |deserializer| {
+        message = Some(M::deserialize(deserializer)?);
+        Ok(())
+    })?;
+    message.ok_or_else(|| CodecError("the codec decoded nothing".to_owned()))
+}
+
 pub(crate) struct Typed<H, M, Args> {
     handler: Arc<H>,
     types: PhantomData<fn(M, Args)>,
@@ -238,12 +255,7 @@ where
     Args: 'static,
 {
     fn prepare(&self, codec: &dyn Codec, body: &[u8]) -> Result<Call, CodecError> {
-        let mut message = None;
-        codec.decode(body, &mut |deserializer| {
-            message = Some(M::deserialize(deserializer)?);
-            Ok(())
-        })?;
-        let message = message.ok_or_else(|| CodecError("the codec decoded nothing".to_owned()))?;
+        let message = decoded(codec, body)?;
         let handler = Arc::clone(&self.handler);
         Ok(Box::new(move |cx| handler.call(message, cx)))
     }

@@ -31,7 +31,7 @@ pub use outgoing::OutgoingContext;
 /// | name | does |
 /// |---|---|
 /// | `trace` | opens the span, logs one line a message |
-/// | `retry` | counts attempts, completes the transaction context, settles the delivery |
+/// | `retry` | counts attempts, completes the transaction context, settles the delivery; runs the rest once more for handlers of `Failed` messages |
 /// | `deserialize` | finds the handlers and decodes the message for each |
 /// | `unit_of_work` | begins it, with the idempotency record; commits it when `commit_with_transaction` is off |
 /// | `idempotency` | skips or marks a duplicate |
@@ -87,6 +87,11 @@ pub struct Next<'a, C: Send + 'static> {
 }
 
 impl<C: Send + 'static> Next<'_, C> {
+    /// The same steps once more.
+    pub(crate) fn again(&self) -> Self {
+        Self { steps: self.steps }
+    }
+
     /// Runs them.
     ///
     /// # Errors

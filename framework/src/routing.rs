@@ -28,6 +28,16 @@ impl Handlers {
             .flat_map(|(name, handlers)| handlers.iter().map(move |handler| (name.as_str(), handler)))
     }
 
+    /// The handlers of `name`, which may be none.
+    pub(crate) fn find(&self, name: &str) -> &[Arc<dyn Erased>] {
+        self.0.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The handlers of `name`, for a message to people.
+    pub(crate) fn names(&self, name: &str) -> String {
+        self.find(name).iter().map(|handler| handler.type_name()).collect::<Vec<_>>().join(", ")
+    }
+
     /// The handlers of `name`.
     pub(crate) fn of(&self, name: &str) -> Result<&[Arc<dyn Erased>]> {
         self.0.get(name).map(Vec::as_slice).ok_or_else(|| {

@@ -5,12 +5,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     codec::Json,
+    dead_letter,
     error::{Error, Result},
+    headers::Headers,
     limits,
     message::Outgoing,
     pipeline::outgoing,
@@ -50,6 +53,16 @@ impl Sender {
     /// When the broker did not confirm it; the text says whether it may have it all the same.
     pub async fn send(&self, message: impl Into<Outgoing>) -> Result<()> {
         let row = outgoing::row(message.into(), &self.source, &Json, &Routes::default())?;
+        self.publish(std::slice::from_ref(&row)).await
+    }
+
+    /// Sends a dead letter back to the queue of the bus that gave it up, and waits until the broker has confirmed it. It keeps
+    /// its id and is what it was before it failed; its attempts begin again. Acknowledge the dead letter only when this is Ok.
+    ///
+    /// # Errors
+    /// When `headers` are not those of a dead letter, or the broker did not confirm the message.
+    pub async fn return_to_source(&self, headers: &Headers, body: impl Into<Bytes>) -> Result<()> {
+        let row = dead_letter::returned(headers, body.into())?;
         self.publish(std::slice::from_ref(&row)).await
     }
 

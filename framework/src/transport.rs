@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     destination::Destination,
     headers::{self, Headers},
+    store::backend::IdempotencyKey,
 };
 
 #[cfg(feature = "kafka")]
@@ -180,6 +181,21 @@ pub trait Settlement: Send {
     /// # Errors
     /// When the broker did not take the answer; the message will come again all the same.
     async fn nack(self: Box<Self>, after: Duration) -> Result<(), TransportError>;
+
+    /// The message is given up: puts `letter` in its place and forgets the attempts at `key`, all in one transaction. The
+    /// delivery is settled then. `None`, the default: this transport cannot, and nothing was done.
+    ///
+    /// # Errors
+    /// When it did not happen for certain; the message may come again, and a letter that was written all the same has the
+    /// same id.
+    async fn bury(
+        &mut self,
+        letter: &OutgoingRow,
+        key: &IdempotencyKey,
+    ) -> Option<Result<(), TransportError>> {
+        let _ = (letter, key); // for those who can
+        None
+    }
 }
 
 /// What a bus reads from.
@@ -191,13 +207,21 @@ pub struct Inbox {
     pub topics: Vec<String>,
     /// Deliveries that may be handed out and not yet settled. Default: [`crate::limits::PREFETCH`].
     pub prefetch: u16,
+    /// Attempts that will be made at a message: a broker that gives up by itself must not do so earlier. Default:
+    /// [`crate::limits::ATTEMPTS_MAX`].
+    pub attempts_max: u32,
 }
 
 impl Inbox {
     /// The queue `queue`, without topics, with the default prefetch.
     #[must_use]
     pub fn new(queue: impl Into<String>) -> Self {
-        Self { queue: queue.into(), topics: Vec::new(), prefetch: crate::limits::PREFETCH }
+        Self {
+            queue: queue.into(),
+            topics: Vec::new(),
+            prefetch: crate::limits::PREFETCH,
+            attempts_max: crate::limits::ATTEMPTS_MAX,
+        }
     }
 
     /// Also what is published to `topic`.

@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 
 use super::{IncomingContext, Next, Step};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    handler::Level,
+};
 
 pub(super) struct Deserialize;
 
@@ -15,22 +18,24 @@ impl Step<IncomingContext> for Deserialize {
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
         let core = cx.core();
-        let message = cx.message();
-        let calls = core
-            .handlers
-            .of(&message.name)?
-            .iter()
-            .map(|handler| {
-                handler.prepare(core.codec.as_ref(), &message.body).map_err(|error| {
-                    Error::permanent(format!(
-                        "message {:?} cannot be read by handler {}: {error}",
-                        message.name,
-                        handler.type_name()
-                    ))
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        cx.calls = calls;
+        let handlers = match Level::of(cx.context.attempted()) {
+            Level::First => core.handlers.of(&cx.message().name)?,
+            Level::Second => core.failed_handlers.find(&cx.message().name),
+        };
+        for handler in handlers {
+            let prepared = handler.prepare(core.codec.as_ref(), &cx.message().body);
+            cx.handler = Some(handler.type_name());
+            let call = prepared.map_err(|error| {
+                Error::permanent(format!(
+                    "message {:?} cannot be read by handler {}: {error}",
+                    cx.message().name,
+                    handler.type_name()
+                ))
+            })?;
+            cx.calls.push(call);
+            cx.handlers.push(handler.type_name());
+        }
+        cx.handler = None;
         next.run(cx).await
     }
 }

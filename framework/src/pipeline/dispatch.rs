@@ -14,9 +14,12 @@ impl Step<IncomingContext> for Dispatch {
     }
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
-        for call in std::mem::take(&mut cx.calls) {
+        let handlers = std::mem::take(&mut cx.handlers);
+        for (call, handler) in std::mem::take(&mut cx.calls).into_iter().zip(handlers) {
+            cx.handler = Some(handler);
             call(cx.context.clone()).await?;
         }
+        cx.handler = None;
         next.run(cx).await
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     bus::BusCore,
     completion::Failure,
     context::Context,
-    handler::Call,
+    handler::{Attempted, Call},
     incoming::Incoming,
     store::{backend::IdempotencyKey, statement::Statement},
     transport::Settlement,
@@ -18,6 +18,10 @@ use crate::{
 pub struct IncomingContext {
     pub(crate) context: Context,
     pub(crate) calls: Vec<Call>,
+    /// The names of the handlers that `calls` call, in the same order.
+    pub(crate) handlers: Vec<&'static str>,
+    /// The handler that runs, or failed.
+    pub(crate) handler: Option<&'static str>,
     /// What the unit of work reads with its opening text; taken when it begins.
     pub(crate) reads: Vec<Statement>,
     /// Taken by the retry step when it settles the delivery.
@@ -34,11 +38,22 @@ pub struct IncomingContext {
 
 impl IncomingContext {
     pub(crate) fn new(core: Arc<BusCore>, incoming: Incoming, settlement: Box<dyn Settlement>) -> Self {
+        Self { settlement: Some(settlement), ..Self::with(Context::new(core, incoming, None)) }
+    }
+
+    /// The same message once more, for the handlers of those whose attempts are used up. It is settled by `self`.
+    pub(crate) fn second_level(&self, attempted: Attempted) -> Self {
+        Self::with(Context::new(self.core(), self.message().clone(), Some(attempted)))
+    }
+
+    fn with(context: Context) -> Self {
         Self {
-            context: Context::new(core, incoming),
+            context,
             calls: Vec::new(),
+            handlers: Vec::new(),
+            handler: None,
             reads: Vec::new(),
-            settlement: Some(settlement),
+            settlement: None,
             unit_is_open: false,
             duplicate: false,
             failure: None,

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     headers::Headers,
-    transport::{Consumer, Delivery, Inbox, Repeat, Settlement, TransportError},
+    store::backend::IdempotencyKey,
+    transport::{Consumer, Delivery, Inbox, OutgoingRow, Repeat, Settlement, TransportError},
 };
 
 /// How long an idle consumer waits before it looks again: first, and at most. Each look that finds nothing doubles it.
@@ -191,6 +192,14 @@ impl Settlement for SqlSettlement {
 
     async fn nack(self: Box<Self>, after: Duration) -> Result<(), TransportError> {
         self.claims.nack(self.claim, after).await
+    }
+
+    async fn bury(
+        &mut self,
+        letter: &OutgoingRow,
+        key: &IdempotencyKey,
+    ) -> Option<Result<(), TransportError>> {
+        Some(self.claims.bury(self.claim, letter, key).await)
     }
 }
 
