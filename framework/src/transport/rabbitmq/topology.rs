@@ -5,7 +5,7 @@
 
 use lapin::{
     Channel, Connection, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
@@ -36,7 +36,7 @@ pub(super) async fn declare(broker: &Broker, inbox: &Inbox) -> Result<(), Transp
     Ok(())
 }
 
-/// The queue, without a limit of the broker on deliveries where there can be one.
+/// The queue, with a limit on deliveries that our attempts do not reach.
 async fn declare_queue(
     broker: &Broker,
     connection: &Connection,
@@ -52,18 +52,11 @@ async fn declare_queue(
         cause: cause(text),
         remedy: remedy.clone(),
     };
-    let Some(text) = declared(quorum.then_some(limits::UNLIMITED)).await? else { return Ok(()) };
-    let limit = match limits::judge(&text) {
-        Refusal::Other => return Err(mismatch(&text)),
-        Refusal::Old => None,
-        Refusal::Unsaid if attempts_max <= limits::DEFAULT => None,
-        Refusal::Unsaid => knows_unlimited(broker, connection).await?.then_some(limits::DEFAULT),
-        Refusal::Limited(limit) => Some(limit),
-    };
-    if let Some(limit) = limit {
-        limits::allow(limit, attempts_max, &what)?;
-    }
-    let as_it_is = match limits::judge(&text) {
+    let Some(text) = declared(quorum.then_some(limits::UNREACHED)).await? else { return Ok(()) };
+    let refusal = limits::judge(&text);
+    let Some(limit) = refusal.limit() else { return Err(mismatch(&text)) };
+    limits::allow(limit, attempts_max, &what)?;
+    let as_it_is = match refusal {
         Refusal::Limited(limit) => i32::try_from(limit).ok(),
         _ => None,
     };
@@ -71,18 +64,6 @@ async fn declare_queue(
         Some(text) => Err(mismatch(&text)),
         None => Ok(()),
     }
-}
-
-/// Whether the broker takes [`limits::UNLIMITED`] for a new queue, which is to say whether it is RabbitMQ 4 or later.
-async fn knows_unlimited(broker: &Broker, connection: &Connection) -> Result<bool, TransportError> {
-    let probe = checked(Destination::queue(format!("barid-probe-{}", uuid::Uuid::now_v7().simple())))?;
-    if declare_once(broker, connection, &probe, Some(limits::UNLIMITED)).await?.is_some() {
-        return Ok(false);
-    }
-    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
-    let deleted = channel.queue_delete(probe, QueueDeleteOptions::default());
-    broker.bounded("queue.delete", deleted).await?;
-    Ok(true)
 }
 
 /// Declares the queue on a channel of its own, which a refusal closes. Returns the broker's words when it exists otherwise, or
