@@ -23,6 +23,7 @@ use crate::{
     unit_of_work::Unit,
 };
 
+mod deferring;
 mod sending;
 
 pub(crate) type UnitSlot = Option<Box<dyn Unit>>;
@@ -41,8 +42,12 @@ pub(crate) struct Inner {
     pub(crate) unit: Arc<AsyncMutex<UnitSlot>>,
     /// What the handlers sent, in order; `None` once the context is completed.
     staged: Mutex<Option<Vec<Outgoing>>>,
+    /// What the handlers cancelled.
+    cancelled: Mutex<Vec<Uuid>>,
     /// What the closing text of the unit of work writes besides the outbox.
     writes: Mutex<Vec<Statement>>,
+    /// The saga whose handler runs.
+    saga: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     /// Set by the retry step before the handlers run.
     pub(crate) attempt: std::sync::atomic::AtomicU32,
     /// Set by the idempotency step.
@@ -60,7 +65,9 @@ impl Context {
             transaction: TransactionContext::new(),
             unit: Arc::new(AsyncMutex::new(None)),
             staged: Mutex::new(Some(Vec::new())),
+            cancelled: Mutex::default(),
             writes: Mutex::new(Vec::new()),
+            saga: Mutex::new(None),
             attempt: attempt.into(),
             duplicate: false.into(),
             attempted,
@@ -120,13 +127,21 @@ impl Context {
 
     /// Adds a statement to the closing text of the unit of work, before the outbox rows. For what Barid itself keeps in the
     /// message's transaction; until the end of the before-commit stage.
-    #[allow(dead_code)] // sagas, replies and schedules write through it
     pub(crate) fn write(&self, statement: Statement) {
         self.0.writes.lock().unwrap_or_else(PoisonError::into_inner).push(statement);
     }
 
     pub(crate) fn take_writes(&self) -> Vec<Statement> {
         std::mem::take(&mut *self.0.writes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says whose handler runs. Handlers of one message run one after the other.
+    pub(crate) fn enter_saga(&self, saga: Option<Arc<dyn Any + Send + Sync>>) {
+        *self.0.saga.lock().unwrap_or_else(PoisonError::into_inner) = saga;
+    }
+
+    pub(crate) fn current_saga(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0.saga.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Actions around the commit, and values that are kept with the message.

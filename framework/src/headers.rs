@@ -22,6 +22,14 @@ pub const CAUSATION_ID: &str = "barid-causation-id";
 pub const SENT_AT: &str = "barid-sent-at";
 /// The name of the bus that sent the message.
 pub const SOURCE: &str = "barid-source";
+/// Where an answer to the message goes: `queue:NAME` or `topic:NAME`. Set on everything that a bus with a queue sends.
+pub const REPLY_TO: &str = "barid-reply-to";
+/// On a reply: the id of the message that it answers.
+pub const IN_REPLY_TO: &str = "barid-in-reply-to";
+/// On an event: the topic that it was published to. Absent on what was sent to one queue.
+pub const TOPIC: &str = "barid-topic";
+/// On an event that extends others: their names, nearest first, separated by commas.
+pub const BASES: &str = "barid-bases";
 /// How the body is encoded, for instance `application/json`.
 pub const CONTENT_TYPE: &str = "content-type";
 /// W3C trace context.
@@ -30,8 +38,12 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 /// `true` on a message that was handled before and is handled again by `DuplicatePolicy::Invoke`.
 pub const DUPLICATE: &str = "barid-duplicate";
-/// The id that a copied, deferred or forwarded message had before it got its own.
+/// The id that a copied, deferred or forwarded message had before it got its own; after several copies, that of the first.
 pub const ORIGINAL_ID: &str = "barid-original-id";
+/// On a timeout of a saga: the saga's name.
+pub const SAGA: &str = "barid-saga";
+/// On a timeout of a saga: the saga's id.
+pub const SAGA_ID: &str = "barid-saga-id";
 /// On a dead letter: how many attempts were made.
 pub const DEAD_ATTEMPTS: &str = "barid-dead-attempts";
 /// On a dead letter: the chain of causes, outermost first, separated by `: `.

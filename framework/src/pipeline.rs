@@ -16,9 +16,11 @@ mod dispatch;
 mod idempotency;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
-mod retry;
+pub(crate) mod retry;
 mod route;
+mod sagas;
 mod serialize;
+mod subscriptions;
 mod trace;
 mod trace_context;
 mod unit_of_work;
@@ -32,18 +34,22 @@ pub use outgoing::OutgoingContext;
 /// |---|---|
 /// | `trace` | opens the span, logs one line a message |
 /// | `retry` | counts attempts, completes the transaction context, settles the delivery; runs the rest once more for handlers of `Failed` messages |
+/// | `subscriptions` | carries out subscribe requests when this bus keeps the subscriptions of its events |
 /// | `deserialize` | finds the handlers and decodes the message for each |
 /// | `unit_of_work` | begins it, with the idempotency record; commits it when `commit_with_transaction` is off |
 /// | `idempotency` | skips or marks a duplicate |
+/// | `sagas` | shows the handlers the sagas that the message concerns, and saves what they changed |
 /// | `dispatch` | calls the handlers one after the other |
 #[must_use]
 pub fn incoming_steps() -> Pipeline<IncomingContext> {
     Pipeline::new([
         Arc::new(trace::Trace) as Arc<dyn Step<IncomingContext>>,
         Arc::new(retry::Retry),
+        Arc::new(subscriptions::SubscribeRequests),
         Arc::new(deserialize::Deserialize),
         Arc::new(unit_of_work::UnitOfWorkStep),
         Arc::new(idempotency::Idempotency),
+        Arc::new(sagas::Sagas),
         Arc::new(dispatch::Dispatch),
     ])
 }
@@ -52,11 +58,11 @@ pub fn incoming_steps() -> Pipeline<IncomingContext> {
 ///
 /// | name | does |
 /// |---|---|
-/// | `default_headers` | sender, time, content type |
+/// | `default_headers` | sender, time, content type, bases |
 /// | `correlation` | conversation and cause |
 /// | `trace_context` | W3C trace context of the message being handled |
 /// | `serialize` | body to bytes |
-/// | `route` | where it goes; makes the outbox row |
+/// | `route` | where it goes: its owner, its topics or the queues that subscribed; makes the outbox row |
 #[must_use]
 pub fn outgoing_steps() -> Pipeline<OutgoingContext> {
     Pipeline::new([
@@ -86,12 +92,13 @@ pub struct Next<'a, C: Send + 'static> {
     steps: &'a [Arc<dyn Step<C>>],
 }
 
-impl<C: Send + 'static> Next<'_, C> {
-    /// The same steps once more.
-    pub(crate) fn again(&self) -> Self {
+impl<C: Send + 'static> Clone for Next<'_, C> {
+    fn clone(&self) -> Self {
         Self { steps: self.steps }
     }
+}
 
+impl<C: Send + 'static> Next<'_, C> {
     /// Runs them.
     ///
     /// # Errors

@@ -12,7 +12,11 @@ use crate::{
     error::{Error, Result},
     incoming::Incoming,
     retry::AttemptStore,
-    store::statement::{Opening, Writes},
+    schedule::ScheduleStore,
+    store::{
+        saga::SagaStore,
+        statement::{Opening, Writes},
+    },
 };
 
 /// One begun unit of work.
@@ -84,6 +88,10 @@ pub struct Capabilities {
     pub connection: Option<(std::any::TypeId, &'static str)>,
     /// Where attempts are kept; `None` keeps them in memory.
     pub attempts: Option<Arc<dyn AttemptStore>>,
+    /// Where sagas are kept; `None` when it has no place for them.
+    pub(crate) sagas: Option<Arc<dyn SagaStore>>,
+    /// Where scheduled messages are kept.
+    pub(crate) schedule: Option<Arc<dyn ScheduleStore>>,
 }
 
 /// Begins units of work. Given to [`BusBuilder::unit_of_work`](crate::BusBuilder::unit_of_work).

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    background::Background,
     codec::{Codec, Json},
     config::BusConfig,
     context::States,
@@ -14,6 +15,8 @@ use crate::{
     outbox::SqlOutbox,
     pipeline::{IncomingContext, OutgoingContext, Position, Step},
     routing::{Handlers, Routes},
+    schedule::Scheduling,
+    subscriptions::Subscriptions,
     transport::{Inbox, Transport},
     unit_of_work::UnitOfWork,
 };
@@ -21,8 +24,15 @@ use crate::{
 mod build;
 mod problems;
 mod retries;
+mod saga;
+mod schedule;
+mod sending;
+mod workers;
 pub use problems::{BuildError, Problem};
 use retries::Retries;
+pub(crate) use saga::Sagas;
+use workers::WorkerParts;
+pub use workers::WorkerSettings;
 
 /// Assembles a [`Bus`].
 #[must_use = "a builder does nothing until build() is called"]
@@ -33,12 +43,18 @@ pub struct BusBuilder {
     unit_of_work: Option<Arc<dyn UnitOfWork>>,
     outbox: Option<SqlOutbox>,
     idempotency: Option<SqlIdempotency>,
+    schedule: Option<Scheduling>,
     handlers: Handlers,
     routes: Routes,
+    subscriptions: Subscriptions,
+    wanted: Vec<sending::Wanted>,
+    background: Vec<Arc<dyn Background>>,
     states: States,
+    sagas: saga::Given,
     codec: Arc<dyn Codec>,
     retries: Retries,
     parallelism: usize,
+    worker: WorkerParts,
     stop_grace: Duration,
     config: BusConfig,
     incoming: Vec<(Position, Arc<dyn Step<IncomingContext>>)>,
@@ -54,12 +70,18 @@ impl BusBuilder {
             unit_of_work: None,
             outbox: None,
             idempotency: None,
+            schedule: None,
             handlers: Handlers::default(),
             routes: Routes::default(),
+            subscriptions: Subscriptions::native(),
+            wanted: Vec::new(),
+            background: Vec::new(),
             states: States::default(),
+            sagas: saga::Given::default(),
             codec: Arc::new(Json),
             retries: Retries::default(),
             parallelism: limits::PARALLELISM,
+            worker: WorkerParts::default(),
             stop_grace: limits::STOP_GRACE,
             config: BusConfig::default(),
             incoming: Vec::new(),
@@ -76,10 +98,12 @@ impl BusBuilder {
     /// Receives from this queue instead of the one named like the bus.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.inbox.queue = queue.into();
+        self.worker.queue_was_named = true;
         self
     }
 
-    /// Also receives what is published to `topic`.
+    /// Also receives what is published to `topic`: through the transport, or through a
+    /// [`Subscriptions::centralised`] store. [`BusBuilder::subscribe_to`] takes a type instead.
     pub fn subscribe(mut self, topic: impl Into<String>) -> Self {
         self.inbox.topics.push(topic.into());
         self

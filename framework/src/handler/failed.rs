@@ -2,11 +2,15 @@
 
 use std::{marker::PhantomData, sync::Arc};
 
-use super::{Call, Erased, IntoHandler, Provided, decoded};
+use futures::future::BoxFuture;
+
+use super::{Erased, IntoHandler, Prepared, Provided, decoded};
 use crate::{
-    codec::{Codec, CodecError},
-    error::Error,
+    codec::Codec,
+    context::Context,
+    error::{Error, Result},
     headers::Headers,
+    incoming::Incoming,
     message::Message,
 };
 
@@ -74,10 +78,10 @@ where
     M: Message,
     Args: 'static,
 {
-    fn prepare(&self, codec: &dyn Codec, body: &[u8]) -> Result<Call, CodecError> {
-        let message: M = decoded(codec, body)?;
+    fn prepare(&self, codec: &dyn Codec, message: &Incoming) -> Result<Prepared> {
+        let message: M = decoded(codec, &message.body)?;
         let handler = Arc::clone(&self.handler);
-        Ok(Box::new(move |cx| {
+        let call = move |cx: Context| -> BoxFuture<'static, Result<()>> {
             let Some(Attempted { errors, attempts }) = cx.attempted().cloned() else {
                 let error =
                     Error::permanent("a handler of failed messages was called for one that has not failed");
@@ -85,7 +89,8 @@ where
             };
             let headers = cx.headers();
             handler.call(Failed { message, errors, attempts, headers }, cx)
-        }))
+        };
+        Ok(Prepared { call: Box::new(call), saga: None })
     }
 
     fn check(&self, provided: &Provided<'_>) -> Result<(), Vec<String>> {
@@ -94,5 +99,8 @@ where
 
     fn type_name(&self) -> &'static str {
         std::any::type_name::<H>()
+    }
+    fn aggregate(&self) -> Option<&'static str> {
+        Some(M::AGGREGATE)
     }
 }

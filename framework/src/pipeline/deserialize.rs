@@ -17,25 +17,34 @@ impl Step<IncomingContext> for Deserialize {
     }
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        cx.says_nothing = true; // until it is read
         let core = cx.core();
+        let message = cx.message().clone();
         let handlers = match Level::of(cx.context.attempted()) {
-            Level::First => core.handlers.of(&cx.message().name)?,
-            Level::Second => core.failed_handlers.find(&cx.message().name),
+            Level::First => core.handlers.of(&message)?,
+            Level::Second => core.failed_handlers.find(&message),
         };
+        if handlers.is_empty() {
+            cx.outcome = "not for this bus";
+            return Ok(());
+        }
         for handler in handlers {
-            let prepared = handler.prepare(core.codec.as_ref(), &cx.message().body);
             cx.handler = Some(handler.type_name());
-            let call = prepared.map_err(|error| {
+            let prepared = handler.prepare(core.codec.as_ref(), &message).map_err(|error| {
                 Error::permanent(format!(
                     "message {:?} cannot be read by handler {}: {error}",
-                    cx.message().name,
+                    message.name,
                     handler.type_name()
                 ))
             })?;
-            cx.calls.push(call);
+            cx.calls.push(prepared.call);
             cx.handlers.push(handler.type_name());
+            if let Some(saga) = prepared.saga {
+                cx.concern(saga);
+            }
         }
         cx.handler = None;
+        cx.says_nothing = false;
         next.run(cx).await
     }
 }

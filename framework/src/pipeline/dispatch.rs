@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{IncomingContext, Next, Step};
-use crate::error::Result;
+use crate::error::{Disposition, Result};
 
 pub(super) struct Dispatch;
 
@@ -17,7 +17,9 @@ impl Step<IncomingContext> for Dispatch {
         let handlers = std::mem::take(&mut cx.handlers);
         for (call, handler) in std::mem::take(&mut cx.calls).into_iter().zip(handlers) {
             cx.handler = Some(handler);
-            call(cx.context.clone()).await?;
+            let handled = call(cx.context.clone()).await;
+            cx.says_nothing = handled.as_ref().is_err_and(|error| error.disposition() == Disposition::Later);
+            handled?;
         }
         cx.handler = None;
         next.run(cx).await

@@ -13,6 +13,7 @@ use crate::{
     completion::{self, Failure},
     error::{Disposition, Error, Result, panic_text},
     retry::Decision,
+    saga::conflict,
     store::backend::IdempotencyKey,
     transport::Repeat,
 };
@@ -46,7 +47,16 @@ impl Step<IncomingContext> for Retry {
                 return give_up(cx, next, Ended::Started(started)).await;
             }
         }
-        match attempt(cx, next.again()).await {
+        let result = loop {
+            match attempt(cx, next.clone()).await {
+                Err(failure) if conflict::is_again(cx, &failure) => conflict::again(cx).await,
+                Err(Failure::BeforeCommit(error)) => {
+                    break Err(Failure::BeforeCommit(conflict::explained(cx, error)));
+                }
+                result => break result,
+            }
+        };
+        match result {
             Ok(()) => {
                 completion::acknowledge(cx).await;
                 if counted {
@@ -152,7 +162,7 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
 }
 
 /// A number in 0..1 that differs between messages; the random bits of a UUIDv7 are random enough to spread retries.
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     #[allow(clippy::cast_possible_truncation)] // the low half is the random part of a UUIDv7
     let random = uuid::Uuid::now_v7().as_u128() as u32;
     f64::from(random) / f64::from(u32::MAX)

@@ -1,7 +1,8 @@
 //! What the unit of work needs from a database: the two text statements around the handler, and what an error means.
 //!
 //! Each database implements [`Backend`] in `store/<database>/`, with the same file names. Everything that is interpolated
-//! into SQL text is written by `shared` and `store/<database>/text.rs`, from UUIDs, integers and hex, and nowhere else.
+//! into SQL text is written by `shared` and `store/<database>/text.rs`, from UUIDs, integers, hex and, on
+//! PostgreSQL, plain text (printable ASCII without quote and backslash), and nowhere else.
 
 use std::future::Future;
 
@@ -11,7 +12,10 @@ use uuid::Uuid;
 
 use super::{
     attempts::AttemptRows,
-    statement::{Opening, Writes},
+    saga::SagaRows,
+    schedule::ScheduleRows,
+    shared,
+    statement::{Opening, Statement, Writes},
 };
 use crate::{error::Result, transport::OutgoingRow};
 
@@ -59,7 +63,7 @@ pub enum Verdict {
 }
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
-pub trait Backend: Database + AttemptRows + sealed::Sealed {
+pub trait Backend: Database + AttemptRows + SagaRows + ScheduleRows + sealed::Sealed {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
 
@@ -83,10 +87,13 @@ pub trait Backend: Database + AttemptRows + sealed::Sealed {
     /// it would be too large for one text.
     fn closing(writes: &Writes, prepared: bool) -> Option<String>;
 
-    /// The release and the statements, for a closing that is too large for one text.
-    fn release(writes: &Writes) -> String;
+    /// Runs one statement with bound parameters, and says how many rows it touched.
+    fn run(
+        connection: &mut Self::Connection,
+        statement: &Statement,
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
-    /// Ends the transaction with one text, or in three steps when the rows are too large for it.
+    /// Ends the transaction with one text, or step by step when it would be too large for that.
     fn commit(
         connection: &mut Self::Connection,
         writes: &Writes,
@@ -96,11 +103,18 @@ pub trait Backend: Database + AttemptRows + sealed::Sealed {
             if let Some(text) = Self::closing(writes, prepared) {
                 return Self::simple(connection, text).await;
             }
-            Self::simple(connection, Self::release(writes)).await?;
-            if !writes.outbox.is_empty() {
-                Self::insert_outbox(connection, &writes.outbox).await?;
-            }
-            Self::simple(connection, "COMMIT".to_owned()).await
+            // Boxed: rare, and large.
+            let in_steps = async {
+                Self::simple(connection, shared::RELEASE.to_owned()).await?;
+                for statement in &writes.statements {
+                    Self::run(connection, statement).await?;
+                }
+                if !writes.outbox.is_empty() {
+                    Self::insert_outbox(connection, &writes.outbox).await?;
+                }
+                Self::simple(connection, "COMMIT".to_owned()).await
+            };
+            Box::pin(in_steps).await
         }
     }
 

@@ -1,5 +1,8 @@
 //! MariaDB and MySQL.
 
 mod attempts;
+mod saga;
+mod schedule;
+pub(super) mod subscriptions;
 mod text;
 mod unit;

@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::OnceCell;
 
-use super::{BuildError, BusBuilder, problems::Problems};
+use super::{BuildError, BusBuilder, problems::Problems, schedule::scheduler};
 use crate::{
     bus::{Bus, BusCore, Settings},
     destination::checked_name,
     handler::Provided,
+    health::Vitals,
     pipeline::{incoming_steps, outgoing_steps},
     retry::MemoryAttempts,
+    schedule::Scheduler,
     unit_of_work::Capabilities,
 };
 
@@ -31,7 +33,10 @@ impl BusBuilder {
         let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
-        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics) {
+        self.check_sagas(settings.as_ref(), capabilities.as_ref(), &mut problems);
+        let start_topics = self.subscribe_at_start(&mut problems);
+        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics).chain(&start_topics)
+        {
             problems.name(checked_name(name.clone()));
         }
         let mut incoming = incoming_steps();
@@ -53,7 +58,16 @@ impl BusBuilder {
         else {
             return Err(BuildError { bus: self.name, problems: problems.0 });
         };
+        let (sagas, retention) = self.sagas.finish(capabilities.as_ref());
+        self.background.extend(retention);
+        let schedule = scheduler(self.schedule.as_ref(), capabilities.as_ref());
         Ok(Bus(Arc::new(BusCore {
+            background: self
+                .background
+                .into_iter()
+                .chain(schedule.iter().map(Scheduler::background))
+                .collect(),
+            schedule,
             attempts: capabilities
                 .and_then(|unit| unit.attempts)
                 .unwrap_or_else(|| Arc::new(MemoryAttempts::default())),
@@ -66,14 +80,17 @@ impl BusBuilder {
             handlers: self.handlers,
             failed_handlers: self.retries.failed_handlers,
             routes: self.routes,
+            subscriptions: self.subscriptions,
+            start_topics,
             states: self.states,
             unit_of_work: self.unit_of_work,
             outbox: self.outbox,
             idempotency: self.idempotency,
             policy: self.retries.policy,
             fail_fast: self.retries.fail_fast,
+            sagas,
             codec: self.codec,
-            background: Vec::new(),
+            vitals: Vitals::default(),
             sender: OnceCell::new(),
         })))
     }
@@ -93,6 +110,7 @@ impl BusBuilder {
         if let Some(parallelism) = config.parallelism {
             self.parallelism = parallelism.get();
         }
+        self.check_schedule(config.schedule_poll_ms, problems);
         self.inbox.prefetch = config.prefetch.unwrap_or(self.inbox.prefetch);
         if self.parallelism == 0 || self.inbox.prefetch == 0 {
             problems.add(
@@ -103,10 +121,13 @@ impl BusBuilder {
         }
         let dead_letters = self.retries.configure(&config, problems);
         self.inbox.attempts_max = self.retries.policy.attempts_max;
+        let worker = self.effective_worker(&config, &mut origins, problems);
         Some(Settings {
             commit_with_transaction: config.commit_with_transaction.or(code).unwrap_or(false),
             parallelism: self.parallelism,
             stop_grace: millis(config.stop_grace_ms, self.stop_grace),
+            send_only: self.worker.send_only,
+            worker: worker?,
             dead_letters: dead_letters?,
             origins,
         })
@@ -114,10 +135,15 @@ impl BusBuilder {
 
     /// What this bus keeps in the transaction of its unit of work, besides business rows.
     fn parts_in_the_transaction(&self) -> Vec<&'static str> {
-        [(self.outbox.is_some(), "an outbox"), (self.idempotency.is_some(), "idempotency")]
-            .into_iter()
-            .filter_map(|(asked_for, part)| asked_for.then_some(part))
-            .collect()
+        [
+            (self.outbox.is_some(), "an outbox"),
+            (self.idempotency.is_some(), "idempotency"),
+            (self.schedule_is_sql(), "a schedule"),
+            (self.sagas.are_in_the_unit_of_work(), "sagas"),
+        ]
+        .into_iter()
+        .filter_map(|(asked_for, part)| asked_for.then_some(part))
+        .collect()
     }
 
     fn check_commit_timing(
@@ -134,7 +160,11 @@ impl BusBuilder {
             problems.add(
                 "BRD013",
                 format!("it has {parts}, but no SQL unit of work whose transaction could hold the rows"),
-                "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))",
+                if parts == "sagas" {
+                    "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true)), or .memory_sagas(..)"
+                } else {
+                    "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))"
+                },
             );
         } else if let Some(settings) = settings
             && !settings.commit_with_transaction
@@ -155,15 +185,16 @@ impl BusBuilder {
     }
 
     fn check_handlers(&self, capabilities: Option<&Capabilities>, problems: &mut Problems) {
-        if self.handlers.is_empty() {
+        if self.handlers.is_empty() && !self.worker.send_only {
             problems.add(
                 "BRD011",
                 "it has no handler",
-                "call .handler(..); a program that only sends uses Sender or Outbox",
+                "call .handler(..), or .send_only() for a bus that only sends",
             );
         }
+        self.check_send_only(problems);
         for (name, handler) in self.retries.failed_handlers.iter() {
-            if self.handlers.find(name).is_empty() {
+            if !self.handlers.iter().any(|(handled, _)| handled == name) {
                 problems.add(
                     "BRD011",
                     format!(
@@ -174,7 +205,7 @@ impl BusBuilder {
                 );
             }
         }
-        let provided = Provided { states: &self.states, unit_of_work: capabilities };
+        let provided = Provided { states: &self.states, unit_of_work: capabilities, saga: None };
         for (name, handler) in self.handlers.iter().chain(self.retries.failed_handlers.iter()) {
             for missing in handler.check(&provided).err().unwrap_or_default() {
                 problems.add(

@@ -97,9 +97,9 @@ fn has_second_level(cx: &IncomingContext, durable: bool) -> bool {
     if durable && skips {
         return false;
     }
-    let handlers = core.failed_handlers.find(&cx.message().name);
-    let readable = |body| handlers.iter().all(|handler| handler.prepare(core.codec.as_ref(), body).is_ok());
-    !handlers.is_empty() && readable(&cx.message().body)
+    let handlers = core.failed_handlers.find(cx.message());
+    let readable = handlers.iter().all(|handler| handler.prepare(core.codec.as_ref(), cx.message()).is_ok());
+    !handlers.is_empty() && readable
 }
 
 /// Runs the handlers of the failed message in a unit of work of their own, and acknowledges it when they succeed.
@@ -175,7 +175,7 @@ async fn bury(cx: &mut IncomingContext, first: Error, attempts: u32, second: Opt
         }
         None => first,
     };
-    let handler = cx.handler.map_or_else(|| core.handlers.names(&cx.message().name), str::to_owned);
+    let handler = cx.handler.map_or_else(|| core.handlers.names(cx.message()), str::to_owned);
     let mut settlement = cx.settlement.take();
     let message = cx.message().clone();
     let buried = core.bury(&mut settlement, &message, &error.to_string(), attempts, &handler).await;

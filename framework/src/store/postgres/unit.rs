@@ -9,7 +9,7 @@ use super::text;
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, Opened, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
         schema,
         shared::{self, OUTBOX_COLUMNS},
         statement::{Opening, Statement, Writes, push_all},
@@ -40,20 +40,10 @@ impl Backend for Postgres {
             return Ok(Opened { recorded: Recorded::Fresh, reads: sent.reads });
         };
         let mut answer = send(connection, text::opening_prepared(key), &opening.reads).await;
-        if is_unprepared(&answer) {
-            // The first unit on this session.
-            prepare(connection).await?;
-            answer = send(connection, text::opening_prepared(key), &opening.reads).await;
-        }
         *prepared = !is_unprepared(&answer);
-        if !*prepared {
-            // A pooler gives every transaction another session. This one it keeps until it ends.
-            connection.execute(raw_sql("ROLLBACK")).await?;
-            answer = send(connection, text::opening(key), &opening.reads).await;
-        }
-        if answer.as_ref().is_ok_and(|sent| sent.inserted == 0) {
-            // The record exists, or somebody holds its key right now.
-            answer = send(connection, text::waiting(key), &opening.reads).await;
+        if !answer.as_ref().is_ok_and(|sent| sent.inserted == 1) {
+            // Boxed: rare, and large.
+            answer = Box::pin(open_slowly(connection, key, opening, answer, prepared)).await;
         }
         match answer {
             Ok(Sent { inserted, reads }) => {
@@ -75,8 +65,9 @@ impl Backend for Postgres {
         }
     }
 
-    fn release(writes: &Writes) -> String {
-        shared::release::<text::Text>(writes)
+    async fn run(connection: &mut PgConnection, statement: &Statement) -> Result<u64, sqlx::Error> {
+        let done = statement.bound::<Self>(|n| format!("${n}"), "::jsonb")?.execute(connection).await?;
+        Ok(done.rows_affected())
     }
 
     async fn insert_outbox(connection: &mut PgConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
@@ -115,6 +106,32 @@ impl Backend for Postgres {
     fn verdict(error: &sqlx::Error) -> Verdict {
         shared::verdict_by(error, answers_for_the_transaction)
     }
+}
+
+/// What follows a fast opening that inserted no record.
+async fn open_slowly(
+    connection: &mut PgConnection,
+    key: &IdempotencyKey,
+    opening: &Opening,
+    mut answer: Result<Sent, sqlx::Error>,
+    prepared: &mut bool,
+) -> Result<Sent, sqlx::Error> {
+    if !*prepared {
+        // The first unit on this session.
+        prepare(connection).await?;
+        answer = send(connection, text::opening_prepared(key), &opening.reads).await;
+        *prepared = !is_unprepared(&answer);
+    }
+    if !*prepared {
+        // A pooler gives every transaction another session. This one it keeps until it ends.
+        connection.execute(raw_sql("ROLLBACK")).await?;
+        answer = send(connection, text::opening(key), &opening.reads).await;
+    }
+    if answer.as_ref().is_ok_and(|sent| sent.inserted == 0) {
+        // The record exists, or somebody holds its key right now.
+        answer = send(connection, text::waiting(key), &opening.reads).await;
+    }
+    answer
 }
 
 struct Sent {

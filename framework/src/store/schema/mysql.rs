@@ -34,6 +34,16 @@ const COLUMNS: &[(u32, &str)] = &[
         "SELECT source, id, seq, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext, \
          created_at, state, attempts, last_error, parked_at FROM relay_parked LIMIT 0",
     ),
+    (
+        6,
+        "SELECT id, due_at, created_at, message_id, destination, aggregatetype, aggregateid, `type`, payload, headers, \
+         tracingspancontext FROM schedule LIMIT 0",
+    ),
+    (
+        7,
+        "SELECT id, saga, revision, data, timeouts, completed_at, last_message_id, created_at, updated_at FROM saga LIMIT 0",
+    ),
+    (7, "SELECT id, saga, property, value FROM saga_correlation LIMIT 0"),
 ];
 
 pub(super) async fn apply(pool: &MySqlPool, place: &str) -> Result<Vec<Migration>, SchemaError> {

@@ -55,8 +55,9 @@ impl Backend for Sqlite {
         shared::closing::<text::Text>(writes)
     }
 
-    fn release(writes: &Writes) -> String {
-        shared::release::<text::Text>(writes)
+    async fn run(connection: &mut SqliteConnection, statement: &Statement) -> Result<u64, sqlx::Error> {
+        let done = statement.bound::<Self>(|_| "?".to_owned(), "")?.execute(connection).await?;
+        Ok(done.rows_affected())
     }
 
     async fn insert_outbox(
