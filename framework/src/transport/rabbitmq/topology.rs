@@ -4,12 +4,15 @@
 //! cannot, so the error names the argument and what to do.
 
 use lapin::{
-    Channel, ExchangeKind,
+    Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
-use super::connection::{Broker, PRECONDITION_FAILED, amqp_error};
+use super::{
+    connection::{Broker, PRECONDITION_FAILED, amqp_error},
+    limits::{self, Refusal},
+};
 use crate::{
     Destination,
     transport::{Inbox, TransportError},
@@ -18,9 +21,9 @@ use crate::{
 /// The inbox's queue, its topics' exchanges, and a binding for everything between them.
 pub(super) async fn declare(broker: &Broker, inbox: &Inbox) -> Result<(), TransportError> {
     let connection = broker.connect("declare").await?;
-    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
     let queue = checked(Destination::queue(inbox.queue.as_str()))?;
-    declare_queue(broker, &channel, queue.clone()).await?;
+    declare_queue(broker, &connection, &queue, inbox.attempts_max).await?;
+    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
     for topic in &inbox.topics {
         let exchange = checked(Destination::topic(topic.as_str()))?;
         declare_exchange(broker, &channel, exchange.clone()).await?;
@@ -47,10 +50,50 @@ pub(super) async fn unbind(broker: &Broker, queue: &str, topic: &str) -> Result<
     Ok(())
 }
 
-async fn declare_queue(broker: &Broker, channel: &Channel, queue: ShortString) -> Result<(), TransportError> {
+/// The queue, with a limit on deliveries that our attempts do not reach.
+async fn declare_queue(
+    broker: &Broker,
+    connection: &Connection,
+    queue: &ShortString,
+    attempts_max: u32,
+) -> Result<(), TransportError> {
+    let quorum = broker.settings.quorum;
+    let remedy = format!("delete the queue once it is empty, or set quorum = {} to use it as it is", !quorum);
+    let what = format!("queue {:?} at {}", queue.as_str(), broker.address);
+    let declared = |limit| declare_once(broker, connection, queue, limit);
+    let mismatch = |text: &str| TransportError::Misconfigured {
+        what: what.clone(),
+        cause: cause(text),
+        remedy: remedy.clone(),
+    };
+    let Some(text) = declared(quorum.then_some(limits::UNREACHED)).await? else { return Ok(()) };
+    let refusal = limits::judge(&text);
+    let Some(limit) = refusal.limit() else { return Err(mismatch(&text)) };
+    limits::allow(limit, attempts_max, &what)?;
+    let as_it_is = match refusal {
+        Refusal::Limited(limit) => i32::try_from(limit).ok(),
+        _ => None,
+    };
+    match declared(as_it_is).await? {
+        Some(text) => Err(mismatch(&text)),
+        None => Ok(()),
+    }
+}
+
+/// Declares the queue on a channel of its own, which a refusal closes. Returns the broker's words when it exists otherwise, or
+/// an argument is not known.
+async fn declare_once(
+    broker: &Broker,
+    connection: &Connection,
+    queue: &ShortString,
+    limit: Option<i32>,
+) -> Result<Option<String>, TransportError> {
     let kind = if broker.settings.quorum { "quorum" } else { "classic" };
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString(LongString::from(kind)));
+    if let Some(limit) = limit {
+        arguments.insert(limits::ARGUMENT.into(), AMQPValue::LongInt(limit));
+    }
     let options = QueueDeclareOptions {
         passive: false,
         durable: true,
@@ -58,13 +101,14 @@ async fn declare_queue(broker: &Broker, channel: &Channel, queue: ShortString) -
         auto_delete: false,
         nowait: false,
     };
+    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
     let declared = channel.queue_declare(queue.clone(), options, arguments);
-    let what = format!("queue {:?} at {}", queue.as_str(), broker.address);
-    let remedy = format!(
-        "delete the queue once it is empty, or set quorum = {} to use it as it is",
-        !broker.settings.quorum
-    );
-    judged(broker, "queue.declare", async { declared.await.map(drop) }, what, remedy).await
+    let answer = refused(broker, "queue.declare", async { declared.await.map(drop) }).await?;
+    if answer.is_none() {
+        // Hanging up is polite; the answer was what counted.
+        let _ = broker.bounded("channel.close", channel.close(200, "declared".into())).await;
+    }
+    Ok(answer)
 }
 
 async fn declare_exchange(
@@ -94,6 +138,18 @@ async fn judged(
     what: String,
     remedy: String,
 ) -> Result<(), TransportError> {
+    match refused(broker, call, declared).await? {
+        Some(text) => Err(TransportError::Misconfigured { what, cause: cause(&text), remedy }),
+        None => Ok(()),
+    }
+}
+
+/// Runs a declaration; the broker's words when it does not fit what exists.
+async fn refused(
+    broker: &Broker,
+    call: &'static str,
+    declared: impl Future<Output = lapin::Result<()>>,
+) -> Result<Option<String>, TransportError> {
     let mut mismatch = None;
     let answer = broker
         .bounded(call, async {
@@ -105,8 +161,8 @@ async fn judged(
         })
         .await;
     match mismatch {
-        Some(text) => Err(TransportError::Misconfigured { what, cause: cause(&text), remedy }),
-        None => answer,
+        Some(text) => Ok(Some(text)),
+        None => answer.map(|()| None),
     }
 }
 
