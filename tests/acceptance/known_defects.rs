@@ -12,5 +12,9 @@ mod listed;
 mod relaying;
 #[path = "known_defects/repeats.rs"]
 mod repeats;
+#[path = "known_defects/sagas.rs"]
+mod sagas;
 #[path = "known_defects/stage.rs"]
 mod stage;
+#[path = "known_defects/starting.rs"]
+mod starting;
