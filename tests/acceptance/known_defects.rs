@@ -12,5 +12,7 @@ mod listed;
 mod relaying;
 #[path = "known_defects/repeats.rs"]
 mod repeats;
+#[path = "known_defects/sagas.rs"]
+mod sagas;
 #[path = "known_defects/stage.rs"]
 mod stage;
