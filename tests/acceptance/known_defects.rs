@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)] // a test
 
+#[path = "known_defects/deferring.rs"]
+mod deferring;
 #[path = "known_defects/handling.rs"]
 mod handling;
 #[path = "known_defects/listed.rs"]
