@@ -15,15 +15,18 @@ use crate::{
     incoming::Incoming,
     outbox::SqlOutbox,
     pipeline::{IncomingContext, OutgoingContext, Pipeline},
+    request::Waiting,
     retry::{AttemptStore, RetryPolicy},
     routing::{Handlers, Routes},
     sender::Sender,
+    store::{idempotency::RecordStore, results::ResultStore},
     transport::{Delivery, Inbox, OutgoingRow, Transport, TransportError},
     unit_of_work::UnitOfWork,
     worker,
 };
 
 mod builder;
+mod requesting;
 pub use builder::{BuildError, BusBuilder, Problem};
 
 /// Receives messages and handles them. Built by [`Bus::builder`], run by [`Bus::run_until`].
@@ -76,6 +79,9 @@ pub(crate) struct BusCore {
     pub(crate) outbox: Option<SqlOutbox>,
     pub(crate) idempotency: Option<SqlIdempotency>,
     pub(crate) attempts: Arc<dyn AttemptStore>,
+    pub(crate) records: Option<Arc<dyn RecordStore>>,
+    pub(crate) results: Option<Arc<dyn ResultStore>>,
+    pub(crate) waiting: Option<Arc<Waiting>>,
     pub(crate) policy: RetryPolicy,
     pub(crate) codec: Arc<dyn Codec>,
     pub(crate) background: Vec<Arc<dyn Background>>,

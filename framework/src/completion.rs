@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
-    context::{Context, UnitSlot},
+    context::{Context, UnitSlot, replying},
     error::{Disposition, Error, Result},
     limits,
     pipeline::{IncomingContext, OutgoingContext},
@@ -77,7 +77,8 @@ async fn before_commit(cx: &mut IncomingContext) -> Result<Vec<OutgoingRow>> {
         // A user's step that ends the pipeline before `route` swallows the message, on purpose.
         rows.extend(outgoing.row);
     }
-    Ok(rows)
+    rows.append(&mut cx.resent);
+    replying::keep(cx, rows)
 }
 
 /// Commits the unit of work if one is open.

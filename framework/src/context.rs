@@ -22,6 +22,7 @@ use crate::{
     unit_of_work::Unit,
 };
 
+pub(crate) mod replying;
 mod sending;
 
 pub(crate) type UnitSlot = Option<Box<dyn Unit>>;
@@ -115,7 +116,6 @@ impl Context {
 
     /// Adds a statement to the closing text of the unit of work, before the outbox rows. For what Barid itself keeps in the
     /// message's transaction; until the end of the before-commit stage.
-    #[allow(dead_code)] // sagas, replies and schedules write through it
     pub(crate) fn write(&self, statement: Statement) {
         self.0.writes.lock().unwrap_or_else(PoisonError::into_inner).push(statement);
     }

@@ -32,6 +32,12 @@ pub const TRACESTATE: &str = "tracestate";
 pub const DUPLICATE: &str = "barid-duplicate";
 /// The id that a copied, deferred or forwarded message had before it got its own.
 pub const ORIGINAL_ID: &str = "barid-original-id";
+/// Where an answer to this message goes, for instance `queue:shop.replies`.
+pub const REPLY_TO: &str = "barid-reply-to";
+/// On an answer: the id of the message that it answers.
+pub const IN_REPLY_TO: &str = "barid-in-reply-to";
+/// `true` on a message whose result somebody polls for: the bus that handles it keeps what became of it.
+pub const RESULT: &str = "barid-result";
 /// On a dead letter: how many attempts were made.
 pub const DEAD_ATTEMPTS: &str = "barid-dead-attempts";
 /// On a dead letter: the chain of causes, outermost first, separated by `: `.

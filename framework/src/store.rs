@@ -8,6 +8,7 @@ pub mod backend;
 pub mod connection;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod held;
+pub mod idempotency;
 pub(crate) mod kept;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -15,6 +16,7 @@ mod mysql;
 pub mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+pub(crate) mod results;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod schema;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

@@ -191,13 +191,21 @@ pub struct Inbox {
     pub topics: Vec<String>,
     /// Deliveries that may be handed out and not yet settled. Default: [`crate::limits::PREFETCH`].
     pub prefetch: u16,
+    /// Belongs to one instance and goes with it, such as a reply queue. What is in it may be lost with its owner.
+    pub temporary: bool,
 }
 
 impl Inbox {
     /// The queue `queue`, without topics, with the default prefetch.
     #[must_use]
     pub fn new(queue: impl Into<String>) -> Self {
-        Self { queue: queue.into(), topics: Vec::new(), prefetch: crate::limits::PREFETCH }
+        Self { queue: queue.into(), topics: Vec::new(), prefetch: crate::limits::PREFETCH, temporary: false }
+    }
+
+    /// The queue `queue` of this instance alone.
+    #[must_use]
+    pub fn temporary(queue: impl Into<String>) -> Self {
+        Self { temporary: true, ..Self::new(queue) }
     }
 
     /// Also what is published to `topic`.
@@ -248,6 +256,14 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// When the broker cannot be reached or refuses the credentials.
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError>;
+
+    /// Removes a temporary inbox with what is in it. One that does not exist is removed already.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses; the inbox may stay, nobody reads it any more.
+    async fn remove(&self, _inbox: &Inbox) -> Result<(), TransportError> {
+        Ok(())
+    }
 }
 
 /// What a transport keeps. The conformance suite checks exactly this.

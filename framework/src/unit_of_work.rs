@@ -12,7 +12,11 @@ use crate::{
     error::{Error, Result},
     incoming::Incoming,
     retry::AttemptStore,
-    store::statement::{Opening, Writes},
+    store::{
+        idempotency::RecordStore,
+        results::ResultStore,
+        statement::{Opening, Writes},
+    },
 };
 
 /// One begun unit of work.
@@ -84,6 +88,10 @@ pub struct Capabilities {
     pub connection: Option<(std::any::TypeId, &'static str)>,
     /// Where attempts are kept; `None` keeps them in memory.
     pub attempts: Option<Arc<dyn AttemptStore>>,
+    /// Stored replies and retention.
+    pub(crate) records: Option<Arc<dyn RecordStore>>,
+    /// What became of messages that somebody polls for.
+    pub(crate) results: Option<Arc<dyn ResultStore>>,
 }
 
 /// Begins units of work. Given to [`BusBuilder::unit_of_work`](crate::BusBuilder::unit_of_work).

@@ -21,6 +21,7 @@ use crate::{
 
 mod build;
 mod problems;
+mod requests;
 pub use problems::{BuildError, Problem};
 
 /// Assembles a [`Bus`].
@@ -32,6 +33,7 @@ pub struct BusBuilder {
     unit_of_work: Option<Arc<dyn UnitOfWork>>,
     outbox: Option<SqlOutbox>,
     idempotency: Option<SqlIdempotency>,
+    replies: Option<String>,
     handlers: Handlers,
     routes: Routes,
     states: States,
@@ -54,6 +56,7 @@ impl BusBuilder {
             unit_of_work: None,
             outbox: None,
             idempotency: None,
+            replies: None,
             handlers: Handlers::default(),
             routes: Routes::default(),
             states: States::default(),

@@ -41,8 +41,13 @@ impl Context {
         self.stage(message.into().to(queue))
     }
 
-    fn stage(&self, message: Outgoing) -> Result<()> {
+    pub(super) fn stage(&self, message: Outgoing) -> Result<()> {
         self.0.core.sending_allowed()?;
+        self.push(message)
+    }
+
+    /// Stages a message whether or not the bus may send.
+    pub(super) fn push(&self, message: Outgoing) -> Result<()> {
         let mut staged = self.0.staged.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(staged) = staged.as_mut() else {
             return Err(Error::new(

@@ -10,8 +10,8 @@ use crate::{
     context::Context,
     handler::Call,
     incoming::Incoming,
-    store::{backend::IdempotencyKey, statement::Statement},
-    transport::Settlement,
+    store::{backend::IdempotencyKey, idempotency::Mark, statement::Statement},
+    transport::{OutgoingRow, Settlement},
 };
 
 /// One received message on its way through the incoming pipeline.
@@ -26,6 +26,12 @@ pub struct IncomingContext {
     pub(crate) unit_is_open: bool,
     /// Whether the message was handled before.
     pub(crate) duplicate: bool,
+    /// What stands for the idempotency record, when the sender numbers its messages.
+    pub(crate) mark: Option<Mark>,
+    /// Which of the reads finds the kept answer.
+    pub(crate) reply_read: Option<usize>,
+    /// What is sent again, as it is.
+    pub(crate) resent: Vec<OutgoingRow>,
     /// How the commit failed when a step carried it out; the retry step knows what to do about it.
     pub(crate) failure: Option<Failure>,
     /// What became of it, for the log.
@@ -41,6 +47,9 @@ impl IncomingContext {
             settlement: Some(settlement),
             unit_is_open: false,
             duplicate: false,
+            mark: None,
+            reply_read: None,
+            resent: Vec::new(),
             failure: None,
             outcome: "handled",
         }

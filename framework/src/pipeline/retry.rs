@@ -9,6 +9,7 @@ use super::{IncomingContext, Next, Step};
 use crate::{
     bus::BusCore,
     completion::{self, Failure},
+    context::replying,
     error::{Disposition, Error, Result, panic_text},
     retry::Decision,
     store::backend::IdempotencyKey,
@@ -129,6 +130,7 @@ async fn give_up(cx: &mut IncomingContext, error: Error, attempts: u32) -> Resul
     match core.bury(cx.message(), &error, attempts).await {
         Ok(()) => {
             cx.outcome = "dead letter";
+            replying::given_up(&cx.context, &error).await;
             completion::acknowledge(cx).await;
             forget(&core, &cx.key()).await;
         }

@@ -5,8 +5,9 @@ use async_trait::async_trait;
 use super::{IncomingContext, Next, Step};
 use crate::{
     completion,
+    context::replying,
     error::{Error, Result},
-    store::statement::Opening,
+    store::{idempotency::read_reply, statement::Opening},
     unit_of_work::Begun,
 };
 
@@ -23,8 +24,7 @@ impl Step<IncomingContext> for UnitOfWorkStep {
         let Some(unit_of_work) = &core.unit_of_work else {
             return next.run(cx).await;
         };
-        let opening =
-            Opening { key: core.idempotency.map(|_| cx.key()), reads: std::mem::take(&mut cx.reads) };
+        let opening = opening(cx)?;
         let unit = match unit_of_work.begin(cx.message(), &opening).await? {
             Begun::Fresh(unit) => unit,
             Begun::Duplicate(unit) => {
@@ -48,4 +48,21 @@ impl Step<IncomingContext> for UnitOfWorkStep {
         }
         Ok(())
     }
+}
+
+/// What the unit of work begins with besides its transaction.
+fn opening(cx: &mut IncomingContext) -> Result<Opening> {
+    let idempotency = cx.core().idempotency;
+    let key = idempotency.map(|_| cx.key());
+    if let Some(idempotency) = idempotency {
+        cx.mark = idempotency.mark(cx.message())?;
+    }
+    if let Some(key) = &key
+        && cx.mark.is_none()
+        && replying::wants_reply(cx.message())
+    {
+        cx.reply_read = Some(cx.reads.len());
+        cx.reads.push(read_reply(key));
+    }
+    Ok(Opening { key, mark: cx.mark, reads: std::mem::take(&mut cx.reads) })
 }

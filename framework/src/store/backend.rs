@@ -9,7 +9,11 @@ use sqlx::{Database, Pool, pool::PoolConnection};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-use super::statement::{Opening, Writes};
+use super::{
+    idempotency::IdempotencyRows,
+    results::ResultRows,
+    statement::{Opening, Writes},
+};
 use crate::{error::Result, transport::OutgoingRow};
 
 /// What makes a delivery recognisable: the message id within a scope (the bus's name).
@@ -56,7 +60,7 @@ pub enum Verdict {
 }
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
-pub trait Backend: Database + sealed::Sealed {
+pub trait Backend: Database + IdempotencyRows + ResultRows + sealed::Sealed {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
 

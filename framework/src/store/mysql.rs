@@ -1,4 +1,6 @@
 //! MariaDB and MySQL.
 
+mod idempotency;
+mod results;
 mod text;
 mod unit;

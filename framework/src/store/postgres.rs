@@ -1,4 +1,7 @@
 //! PostgreSQL.
 
+mod idempotency;
+mod partitions;
+mod results;
 mod text;
 mod unit;

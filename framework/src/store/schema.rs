@@ -245,6 +245,7 @@ macro_rules! steps {
             step!($folder, "0003", 3, "attempts"),
             step!($folder, "0004", 4, "queue"),
             step!($folder, "0005", 5, "relay"),
+            step!($folder, "0009", 9, "results"),
         ]
     };
 }

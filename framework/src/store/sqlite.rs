@@ -1,5 +1,7 @@
 //! SQLite.
 
+mod idempotency;
 pub mod lock;
+mod results;
 mod text;
 mod unit;

@@ -26,7 +26,8 @@ impl BusBuilder {
         let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
-        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics) {
+        self.check_mark(&mut problems);
+        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics).chain(&self.replies) {
             problems.name(checked_name(name.clone()));
         }
         let mut incoming = incoming_steps();
@@ -44,11 +45,17 @@ impl BusBuilder {
                 "call .transport(..), for instance with SqlQueue or RabbitMq",
             );
         }
+        let mut background = Vec::new();
+        let waiting = self.waiting(&mut background);
+        self.retention(capabilities.as_ref(), &mut background);
         let (Some(transport), Some(settings), true) = (self.transport, settings, problems.0.is_empty())
         else {
             return Err(BuildError { bus: self.name, problems: problems.0 });
         };
         Ok(Bus(Arc::new(BusCore {
+            records: capabilities.as_ref().and_then(|unit| unit.records.clone()),
+            results: capabilities.as_ref().and_then(|unit| unit.results.clone()),
+            waiting,
             attempts: capabilities
                 .and_then(|unit| unit.attempts)
                 .unwrap_or_else(|| Arc::new(MemoryAttempts::default())),
@@ -66,7 +73,7 @@ impl BusBuilder {
             idempotency: self.idempotency,
             policy: self.policy,
             codec: self.codec,
-            background: Vec::new(),
+            background,
             sender: OnceCell::new(),
         })))
     }

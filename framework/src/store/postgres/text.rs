@@ -6,6 +6,7 @@ use crate::{
     limits::IDEMPOTENCY_WAIT,
     store::{
         backend::IdempotencyKey,
+        idempotency::Mark,
         shared::{self, Literals, push_hex},
         statement::Writes,
     },
@@ -80,15 +81,43 @@ pub(super) fn opening_prepared(key: &IdempotencyKey) -> String {
     out
 }
 
-/// What follows an opening text that inserted no record: waits, bounded, until whoever holds the key has ended, and tries
-/// once more.
-pub(super) fn waiting(key: &IdempotencyKey) -> String {
+/// The same with the last number of a key instead of a record: nothing is written unless the number is higher.
+pub(super) fn opening_mark(key: &IdempotencyKey, mark: Mark) -> String {
+    let mut out = "BEGIN;".to_owned();
+    push_mark(&mut out, key, mark, "pg_try_advisory_xact_lock(", ")");
+    out.push_str(";SAVEPOINT barid_unit");
+    out
+}
+
+/// What follows an opening text that wrote nothing: waits, bounded, until whoever holds the key has ended, and tries once
+/// more.
+pub(super) fn waiting(key: &IdempotencyKey, mark: Option<Mark>) -> String {
+    const LOCKED: [&str; 2] = ["pg_advisory_xact_lock(", ")::text IS NOT NULL"];
     let mut out =
         format!("RELEASE SAVEPOINT barid_unit;SET LOCAL lock_timeout={};", IDEMPOTENCY_WAIT.as_millis());
-    push_record(&mut out, key, "pg_advisory_xact_lock(", ")::text IS NOT NULL");
+    match mark {
+        Some(mark) => push_mark(&mut out, key, mark, LOCKED[0], LOCKED[1]),
+        None => push_record(&mut out, key, LOCKED[0], LOCKED[1]),
+    }
     out.push_str(";SET LOCAL lock_timeout TO DEFAULT;SAVEPOINT barid_unit");
     out
 }
+
+fn push_mark(out: &mut String, key: &IdempotencyKey, mark: Mark, before: &str, after: &str) {
+    out.push_str("INSERT INTO high_water(key_id,scope,last)SELECT ");
+    Text::id(out, mark.key_id);
+    out.push(',');
+    Text::text(out, &key.scope);
+    out.push(',');
+    out.push_str(&mark.number.to_string());
+    let locked = IdempotencyKey { message_id: mark.key_id, scope: key.scope.clone() };
+    for part in [" WHERE ", before, &lock(&locked).to_string(), after, ON_LOWER] {
+        out.push_str(part);
+    }
+}
+
+const ON_LOWER: &str = " ON CONFLICT(key_id,scope)DO UPDATE SET last=excluded.last,handled_at=excluded.handled_at \
+                        WHERE high_water.last<excluded.last";
 
 fn push_record(out: &mut String, key: &IdempotencyKey, before: &str, after: &str) {
     out.push_str("INSERT INTO idempotency(message_id,scope)SELECT ");
@@ -148,7 +177,9 @@ mod tests {
     #[test]
     fn nothing_that_came_from_outside_appears_in_the_text() {
         let key = IdempotencyKey { message_id: Uuid::nil(), scope: "x'); DROP TABLE orders; --".to_owned() };
-        for text in [opening(&key), opening_prepared(&key), waiting(&key)] {
+        let mark = Mark { key_id: Uuid::nil(), number: 7 };
+        let texts = [opening(&key), opening_prepared(&key), opening_mark(&key, mark), waiting(&key, None)];
+        for text in texts.into_iter().chain([waiting(&key, Some(mark))]) {
             assert!(!text.contains("DROP"), "{text}");
             assert!(text.contains(&hex::encode("x'); DROP TABLE orders; --")), "{text}");
         }

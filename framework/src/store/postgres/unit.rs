@@ -40,21 +40,13 @@ impl Backend for Postgres {
             let sent = send(connection, text::OPENING.to_owned(), &opening.reads).await?;
             return Ok(Opened { recorded: Recorded::Fresh, reads: sent.reads });
         };
-        let mut answer = send(connection, text::opening_prepared(key), &opening.reads).await;
-        if is_unprepared(&answer) {
-            // The first unit on this session.
-            prepare(connection).await?;
-            answer = send(connection, text::opening_prepared(key), &opening.reads).await;
-        }
-        *prepared = !is_unprepared(&answer);
-        if !*prepared {
-            // A pooler gives every transaction another session. This one it keeps until it ends.
-            connection.execute(raw_sql("ROLLBACK")).await?;
-            answer = send(connection, text::opening(key), &opening.reads).await;
-        }
+        let mut answer = match opening.mark {
+            Some(mark) => send(connection, text::opening_mark(key, mark), &opening.reads).await,
+            None => open_record(connection, key, opening, prepared).await,
+        };
         if answer.as_ref().is_ok_and(|sent| sent.inserted == 0) {
             // The record exists, or somebody holds its key right now.
-            answer = send(connection, text::waiting(key), &opening.reads).await;
+            answer = send(connection, text::waiting(key, opening.mark), &opening.reads).await;
         }
         match answer {
             Ok(Sent { inserted, reads }) => {
@@ -146,6 +138,28 @@ impl Backend for Postgres {
             .await?;
         Ok(())
     }
+}
+
+/// Inserts the record, through the prepared statement where the session keeps it.
+async fn open_record(
+    connection: &mut PgConnection,
+    key: &IdempotencyKey,
+    opening: &Opening,
+    prepared: &mut bool,
+) -> Result<Sent, sqlx::Error> {
+    let mut answer = send(connection, text::opening_prepared(key), &opening.reads).await;
+    if is_unprepared(&answer) {
+        // The first unit on this session.
+        prepare(connection).await?;
+        answer = send(connection, text::opening_prepared(key), &opening.reads).await;
+    }
+    *prepared = !is_unprepared(&answer);
+    if !*prepared {
+        // A pooler gives every transaction another session. This one it keeps until it ends.
+        connection.execute(raw_sql("ROLLBACK")).await?;
+        answer = send(connection, text::opening(key), &opening.reads).await;
+    }
+    answer
 }
 
 struct Sent {

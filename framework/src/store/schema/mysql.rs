@@ -34,6 +34,8 @@ const COLUMNS: &[(u32, &str)] = &[
         "SELECT source, id, seq, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext, \
          created_at, state, attempts, last_error, parked_at FROM relay_parked LIMIT 0",
     ),
+    (9, "SELECT message_id, state, name, content_type, data, problem, bus, handled_at FROM result LIMIT 0"),
+    (9, "SELECT key_id, scope, last, token, handled_at FROM high_water LIMIT 0"),
 ];
 
 pub(super) async fn apply(pool: &MySqlPool, place: &str) -> Result<Vec<Migration>, SchemaError> {
