@@ -34,6 +34,8 @@ pub const DUPLICATE: &str = "barid-duplicate";
 pub const ORIGINAL_ID: &str = "barid-original-id";
 /// Where an answer to this message goes, for instance `queue:shop.replies`.
 pub const REPLY_TO: &str = "barid-reply-to";
+/// `true` on a request: its sender waits for the answer, and is told when the request is given up.
+pub const REQUEST: &str = "barid-request";
 /// On an answer: the id of the message that it answers.
 pub const IN_REPLY_TO: &str = "barid-in-reply-to";
 /// `true` on a message whose result somebody polls for: the bus that handles it keeps what became of it.

@@ -75,6 +75,7 @@ impl Bus {
         }
         let id = request.id;
         request.headers.set(headers::REPLY_TO, format!("queue:{}", waiting.queue));
+        request.headers.set(headers::REQUEST, "true");
         let row = core.row_outside(request, true).await.map_err(RequestError::Undeliverable)?;
         // The place is taken before the request is sent: an answer can be quicker than the confirm.
         let mut place = waiting.wait_for(id)?;

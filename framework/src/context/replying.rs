@@ -2,7 +2,7 @@
 //!
 //! What a handler answers is staged like everything it sends. When the message is completed the answer is kept with the
 //! idempotency record and, if somebody polls for it, as result; both by the closing text of the unit of work. A duplicate
-//! finds the kept answer with its opening text and sends it again, under the same id.
+//! reads the kept answer in its own unit of work and sends it again, under the same id.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -67,8 +67,7 @@ fn wants_result(message: &Incoming) -> bool {
     message.headers.get(headers::RESULT) == Some("true")
 }
 
-/// Whether a duplicate of this message would have to be answered.
-pub(crate) fn wants_reply(message: &Incoming) -> bool {
+fn wants_reply(message: &Incoming) -> bool {
     message.headers.get(headers::REPLY_TO).is_some()
 }
 
@@ -124,10 +123,14 @@ fn keep_result(cx: &IncomingContext, core: &BusCore, answer: Option<&OutgoingRow
 
 /// Sends the kept answer of a duplicate again.
 pub(crate) async fn again(cx: &mut IncomingContext) -> Result<()> {
-    let (Some(at), Some(records)) = (cx.reply_read, cx.core().records.clone()) else { return Ok(()) };
+    if cx.mark.is_some() || !wants_reply(cx.message()) {
+        return Ok(());
+    }
+    let Some(records) = cx.core().records.clone() else { return Ok(()) };
+    let key = cx.key();
     let mut slot = cx.context.0.unit.lock().await;
     let Some(unit) = slot.as_deref_mut() else { return Ok(()) };
-    let Some(stored) = records.stored_reply(unit, at)? else { return Ok(()) };
+    let Some(stored) = records.stored_reply(unit, &key).await? else { return Ok(()) };
     drop(slot);
     cx.resent = unpack(stored).map_err(|error| error.context("the answer that was kept with the record"))?;
     Ok(())
@@ -145,6 +148,9 @@ pub(crate) async fn given_up(cx: &Context, error: &Error) {
         if let Err(error) = results.write(&row).await {
             cx.transaction().report(&error.context("keeping that a message was given up"));
         }
+    }
+    if message.headers.get(headers::REQUEST) != Some("true") {
+        return;
     }
     let told = match reply_to(message) {
         Ok(Some(to)) => core.send_all(&[failure(message, &core.name, to, &problem)]).await,

@@ -28,8 +28,6 @@ pub struct IncomingContext {
     pub(crate) duplicate: bool,
     /// What stands for the idempotency record, when the sender numbers its messages.
     pub(crate) mark: Option<Mark>,
-    /// Which of the reads finds the kept answer.
-    pub(crate) reply_read: Option<usize>,
     /// What is sent again, as it is.
     pub(crate) resent: Vec<OutgoingRow>,
     /// How the commit failed when a step carried it out; the retry step knows what to do about it.
@@ -48,7 +46,6 @@ impl IncomingContext {
             unit_is_open: false,
             duplicate: false,
             mark: None,
-            reply_read: None,
             resent: Vec::new(),
             failure: None,
             outcome: "handled",

@@ -5,9 +5,8 @@ use async_trait::async_trait;
 use super::{IncomingContext, Next, Step};
 use crate::{
     completion,
-    context::replying,
     error::{Error, Result},
-    store::{idempotency::read_reply, statement::Opening},
+    store::statement::Opening,
     unit_of_work::Begun,
 };
 
@@ -56,13 +55,6 @@ fn opening(cx: &mut IncomingContext) -> Result<Opening> {
     let key = idempotency.map(|_| cx.key());
     if let Some(idempotency) = idempotency {
         cx.mark = idempotency.mark(cx.message())?;
-    }
-    if let Some(key) = &key
-        && cx.mark.is_none()
-        && replying::wants_reply(cx.message())
-    {
-        cx.reply_read = Some(cx.reads.len());
-        cx.reads.push(read_reply(key));
     }
     Ok(Opening { key, mark: cx.mark, reads: std::mem::take(&mut cx.reads) })
 }

@@ -92,8 +92,11 @@ pub trait IdempotencyRows: Database {
     /// What a row's time is compared with, around the number of milliseconds that rows are kept.
     const OLDER_THAN: (&'static str, &'static str);
 
-    /// The first column of a row, as bytes.
-    fn bytes(row: &Self::Row) -> Result<Option<Vec<u8>>, sqlx::Error>;
+    /// The reply that was kept with a record.
+    fn stored_reply(
+        connection: &mut Self::Connection,
+        key: &IdempotencyKey,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, sqlx::Error>> + Send;
 
     /// Now, by the database's clock, in milliseconds since 1970.
     fn now_ms(connection: &mut Self::Connection) -> impl Future<Output = Result<i64, sqlx::Error>> + Send;
@@ -136,20 +139,14 @@ pub fn delete<DB: IdempotencyRows>(table: Table) -> String {
 /// The records of one database.
 #[async_trait]
 pub(crate) trait RecordStore: Send + Sync {
-    /// The stored reply that the `at`th read of the opening text found.
-    fn stored_reply(&self, unit: &mut dyn Unit, at: usize) -> Result<Option<Bytes>>;
+    /// The reply that was kept with a record, read in a unit of work.
+    async fn stored_reply(&self, unit: &mut dyn Unit, key: &IdempotencyKey) -> Result<Option<Bytes>>;
     /// Now, by the database's clock, in milliseconds since 1970.
     async fn now_ms(&self) -> Result<i64>;
     /// One step of the retention.
     async fn purge(&self, table: Table, span: Span, keep_ms: i64) -> Result<(Option<Uuid>, u64)>;
     /// See [`IdempotencyRows::partitions`].
     async fn partitions(&self, keep_ms: i64) -> Result<Partitions>;
-}
-
-/// The read that [`RecordStore::stored_reply`] wants.
-pub(crate) fn read_reply(key: &IdempotencyKey) -> Statement {
-    let select = Statement::new("SELECT reply FROM idempotency WHERE message_id=").id(key.message_id);
-    select.sql(" AND scope=").text(&key.scope)
 }
 
 /// The write that keeps a reply with its record.
@@ -162,11 +159,14 @@ pub(crate) struct SqlRecords<DB: Backend>(pub(crate) Arc<Kept<DB>>);
 
 #[async_trait]
 impl<DB: Backend> RecordStore for SqlRecords<DB> {
-    fn stored_reply(&self, unit: &mut dyn Unit, at: usize) -> Result<Option<Bytes>> {
+    async fn stored_reply(&self, unit: &mut dyn Unit, key: &IdempotencyKey) -> Result<Option<Bytes>> {
         let unit: &mut dyn Any = unit;
-        let rows = unit.downcast_mut::<SqlUnit<DB>>().and_then(|unit| unit.reads.get(at));
-        let Some(row) = rows.and_then(|rows| rows.first()) else { return Ok(None) };
-        Ok(DB::bytes(row)?.map(Bytes::from))
+        let Some(unit) = unit.downcast_mut::<SqlUnit<DB>>() else { return Ok(None) };
+        bounded(async {
+            let stored = DB::stored_reply(unit.connection.live()?, key).await?;
+            Ok(stored.map(Bytes::from))
+        })
+        .await
     }
 
     async fn now_ms(&self) -> Result<i64> {

@@ -4,10 +4,13 @@
 //! everything else: ids that are no UUIDv7 would lie in the partitions of some day, and be gone when that day is dropped,
 //! however recently they were handled. Besides, dropping one locks the whole table against every unit of work.
 
-use sqlx::{AssertSqlSafe, Executor, MySql, MySqlConnection, Row, mysql::MySqlRow, raw_sql};
+use sqlx::{AssertSqlSafe, Executor, MySql, MySqlConnection, raw_sql};
 use uuid::Uuid;
 
-use crate::store::idempotency::{self, IdempotencyRows, Span, Table};
+use crate::store::{
+    backend::IdempotencyKey,
+    idempotency::{self, IdempotencyRows, Span, Table},
+};
 
 /// For the next transaction only: without it the range would be locked against inserts until the DELETE is done.
 const NO_GAP_LOCKS: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED";
@@ -16,8 +19,13 @@ impl IdempotencyRows for MySql {
     const PLACEHOLDERS: [&'static str; 3] = ["?", "?", "?"];
     const OLDER_THAN: (&'static str, &'static str) = ("UTC_TIMESTAMP(6)-INTERVAL ", "*1000 MICROSECOND");
 
-    fn bytes(row: &MySqlRow) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        row.try_get(0)
+    async fn stored_reply(
+        connection: &mut MySqlConnection,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        let read = "SELECT reply FROM idempotency WHERE message_id=? AND scope=?";
+        let read = sqlx::query_scalar(read).bind(key.message_id).bind(&key.scope);
+        Ok(read.fetch_optional(connection).await?.flatten())
     }
 
     async fn now_ms(connection: &mut MySqlConnection) -> Result<i64, sqlx::Error> {

@@ -1,10 +1,13 @@
 //! Retention and replies on PostgreSQL: bounded ranges of the primary key, and partitions where the table has them.
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Postgres, Row, postgres::PgRow, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Postgres, raw_sql};
 use uuid::Uuid;
 
 use super::partitions;
-use crate::store::idempotency::{self, IdempotencyRows, Partitions, Span, Table};
+use crate::store::{
+    backend::IdempotencyKey,
+    idempotency::{self, IdempotencyRows, Partitions, Span, Table},
+};
 
 /// The planner takes a range without known bounds for a large part of the table, and reads all of it.
 const BY_INDEX: &str = "SET LOCAL enable_seqscan=off";
@@ -13,8 +16,13 @@ impl IdempotencyRows for Postgres {
     const PLACEHOLDERS: [&'static str; 3] = ["$1", "$2", "$3"];
     const OLDER_THAN: (&'static str, &'static str) = ("now()-", "*interval '1 millisecond'");
 
-    fn bytes(row: &PgRow) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        row.try_get(0)
+    async fn stored_reply(
+        connection: &mut PgConnection,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        let read = "SELECT reply FROM idempotency WHERE message_id=$1 AND scope=$2";
+        let read = sqlx::query_scalar(read).bind(key.message_id).bind(&key.scope);
+        Ok(read.fetch_optional(connection).await?.flatten())
     }
 
     async fn now_ms(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {

@@ -1,17 +1,25 @@
 //! Retention and replies on SQLite: bounded ranges of the primary key, which is the table.
 
-use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use crate::store::idempotency::{self, IdempotencyRows, Span, Table};
+use crate::store::{
+    backend::IdempotencyKey,
+    idempotency::{self, IdempotencyRows, Span, Table},
+};
 
 impl IdempotencyRows for Sqlite {
     const PLACEHOLDERS: [&'static str; 3] = ["?1", "?2", "?3"];
     const OLDER_THAN: (&'static str, &'static str) =
         ("CAST((julianday('now')-2440587.5)*86400000 AS INTEGER)-", "");
 
-    fn bytes(row: &SqliteRow) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        row.try_get(0)
+    async fn stored_reply(
+        connection: &mut SqliteConnection,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        let read = "SELECT reply FROM idempotency WHERE message_id=$1 AND scope=$2";
+        let read = sqlx::query_scalar(read).bind(key.message_id).bind(&key.scope);
+        Ok(read.fetch_optional(connection).await?.flatten())
     }
 
     async fn now_ms(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
