@@ -22,6 +22,7 @@ use crate::{
     unit_of_work::Unit,
 };
 
+mod deferring;
 pub(crate) mod replying;
 mod sending;
 
@@ -41,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) unit: Arc<AsyncMutex<UnitSlot>>,
     /// What the handlers sent, in order; `None` once the context is completed.
     staged: Mutex<Option<Vec<Outgoing>>>,
+    /// What the handlers cancelled.
+    cancelled: Mutex<Vec<Uuid>>,
     /// What the closing text of the unit of work writes besides the outbox.
     writes: Mutex<Vec<Statement>>,
     /// Set by the retry step before the handlers run.
@@ -57,6 +60,7 @@ impl Context {
             transaction: TransactionContext::new(),
             unit: Arc::new(AsyncMutex::new(None)),
             staged: Mutex::new(Some(Vec::new())),
+            cancelled: Mutex::default(),
             writes: Mutex::new(Vec::new()),
             attempt: 1.into(),
             duplicate: false.into(),

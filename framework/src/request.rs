@@ -118,6 +118,7 @@ where
 {
     async fn handle(&self, request: R, cx: Context) -> Result<()> {
         let reply = (self.0)(request, cx.clone()).await?;
-        cx.reply(reply)
+        // Whoever only sends a request, and is no bus, wants no answer.
+        if cx.is_asked() { cx.reply(reply) } else { Ok(()) }
     }
 }

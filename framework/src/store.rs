@@ -7,6 +7,8 @@ pub(crate) mod attempts;
 pub mod backend;
 pub mod connection;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) mod contention;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod held;
 pub mod idempotency;
 pub(crate) mod kept;
@@ -17,6 +19,7 @@ pub mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub(crate) mod results;
+pub(crate) mod schedule;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod schema;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -24,10 +27,14 @@ pub(crate) mod shared;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod statement;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod subscriptions;
 pub(crate) mod unit;
 
 pub use backend::Backend;
 pub use connection::{Savepoint, UnitConnection};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use pool::{AnyPool, Dialect};
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use subscriptions::SqlSubscriptions;
 pub use unit::SqlUnitOfWork;

@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result},
     incoming::Incoming,
     retry::AttemptStore,
+    schedule::ScheduleStore,
     store::{
         idempotency::RecordStore,
         results::ResultStore,
@@ -92,6 +93,8 @@ pub struct Capabilities {
     pub(crate) records: Option<Arc<dyn RecordStore>>,
     /// What became of messages that somebody polls for.
     pub(crate) results: Option<Arc<dyn ResultStore>>,
+    /// Where scheduled messages are kept.
+    pub(crate) schedule: Option<Arc<dyn ScheduleStore>>,
 }
 
 /// Begins units of work. Given to [`BusBuilder::unit_of_work`](crate::BusBuilder::unit_of_work).

@@ -1,12 +1,26 @@
 //! Decides which rows may be in flight.
 //!
 //! The relay asks [`Lanes::push`] for every row it reads, takes what may be published from [`Lanes::ready`], and tells
-//! [`Lanes::settle`] every answer it gets. Lanes promise order per key (O): a row of a key is never ready before the
-//! earlier rows of that key are settled, unless the route allows pipelining; and nothing is lost (L): a row that was
-//! pushed leaves only through [`Lanes::take_deletes`] or [`Lanes::take_parks`]. A row is known from its push until its
-//! DELETE returned, so that a row that is read twice is published once (D).
+//! [`Lanes::settle`] every answer it gets. They do no I/O and own no clock; the caller passes `now`.
 //!
-//! They do no I/O and own no clock; the caller passes `now`.
+//! The rules, each with a broken variant in the tests that shows that breaking it is noticed:
+//!
+//! 1. A row that is known is not taken a second time (D).
+//! 2. A row is known until its DELETE or parking was answered, and no read is under way that may still show it (D).
+//! 3. `strict`: of a key only the earliest unsettled row is ready or in flight (O).
+//! 4. `pipelined`: the rows of a key fly together to one sink; before a row for another sink the earlier ones settle (O).
+//! 5. After a negative answer no row of the key starts before the pause is over (O).
+//! 6. Nor before everything of it in flight is answered; then it goes on with the earliest unsettled row (O).
+//! 7. A key that waits holds up no other.
+//! 8. A row is handed to the DELETE once, when it was confirmed; an unknown outcome is no confirmation (L).
+//! 9. After a permanent failure the row is parked, and the later rows of its key are parked behind it (O); where the route says
+//!    `skip`, the row alone; where it says `halt`, nothing is parked and the row and the later ones of its key stay.
+//! 10. A row without a key, or without order, waits for nobody.
+//! 11. What is in flight on a sink stays within its window, in rows and in bytes; one row is let through, however large.
+//! 12. An answer counts for the row that it names while that is in flight, and for nothing else.
+//! 13. A row that was not confirmed is sent again after a pause, the same row with the same id.
+//! 14. A row that was taken leaves by the DELETE or by parking (L).
+//! 15. More keys than memory is meant for are never held: the lanes halt and say so.
 
 use std::{
     cmp::Reverse,
@@ -17,15 +31,33 @@ use std::{
 
 use barid::transport::{Outcome, OutgoingRow, Token};
 
+/// Whether a test runs the variant that breaks this rule; never so in a program.
+#[cfg(test)]
+macro_rules! broken {
+    ($lanes:expr, $variant:ident) => {
+        $lanes.broken == Some(crate::lane::broken::Broken::$variant)
+    };
+}
+#[cfg(not(test))]
+macro_rules! broken {
+    ($lanes:expr, $variant:ident) => {
+        false
+    };
+}
+
 pub mod backoff;
+#[cfg(test)]
+mod broken;
 mod chain;
+#[cfg(test)]
+mod model;
 mod settle;
 mod slots;
 mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use self::terms::{KeyId, Order, Park, ParkState, Pushed, RowId, Stats, Way, Window};
+pub use self::terms::{Halted, KeyId, Order, Park, ParkState, Poison, Pushed, RowId, Stats, Way, Window};
 use self::{
     backoff::Backoff,
     chain::Chain,
@@ -59,6 +91,8 @@ pub struct Lanes {
     hasher: RandomState,
     /// Keys with a parked row, and the position of the first one.
     held: HashMap<KeyId, i64>,
+    held_max: usize,
+    halted: Option<Halted>,
     known: HashSet<RowId>,
     /// Deleted while a read was under way that may still have seen them.
     retired: Vec<RowId>,
@@ -66,6 +100,8 @@ pub struct Lanes {
     deletes: VecDeque<RowId>,
     parks: VecDeque<Park>,
     stats: Stats,
+    #[cfg(test)]
+    broken: Option<broken::Broken>,
 }
 
 impl Lanes {
@@ -81,13 +117,30 @@ impl Lanes {
             backoff,
             hasher: RandomState::new(),
             held: HashMap::new(),
+            held_max: usize::MAX,
+            halted: None,
             known: HashSet::new(),
             retired: Vec::new(),
             reading: false,
             deletes: VecDeque::new(),
             parks: VecDeque::new(),
             stats: Stats::default(),
+            #[cfg(test)]
+            broken: None,
         }
+    }
+
+    /// The lanes halt when parked rows hold more keys than this. Without it there is no bound.
+    #[must_use]
+    pub fn held_max(mut self, keys: usize) -> Self {
+        self.held_max = keys;
+        self
+    }
+
+    /// Why the lanes can go no further, once they cannot. What is in flight is still to be settled.
+    #[must_use]
+    pub fn halted(&self) -> Option<&Halted> {
+        self.halted.as_ref()
     }
 
     /// Holds a key that has parked rows from an earlier run: its rows are parked behind them.
@@ -99,10 +152,13 @@ impl Lanes {
     /// Takes a row that was read. Rows of a key must be pushed in their order.
     pub fn push(&mut self, row: OutgoingRow, way: Way) -> Pushed {
         let id = RowId::of(&row);
-        if !self.known.insert(id) {
+        if !self.known.insert(id) && !broken!(self, TakesAKnownRow) {
             return Pushed::Known;
         }
         let key = match (way.order, &row.aggregateid) {
+            (Order::None, Some(aggregateid)) if broken!(self, OrdersTheUnordered) => {
+                Some(self.key_id(&row.aggregatetype, aggregateid))
+            }
             (Order::None, _) | (_, None) => None,
             (_, Some(aggregateid)) => Some(self.key_id(&row.aggregatetype, aggregateid)),
         };
@@ -132,7 +188,7 @@ impl Lanes {
                 self.park_behind(id, 0);
                 return Pushed::Behind;
             }
-            self.held.insert(key, id.seq);
+            self.hold_behind(key, id);
         }
         self.stats.poison += 1;
         self.parks.push_back(Park { row: id, state: ParkState::Poison, attempts: 0, reason });
@@ -142,7 +198,10 @@ impl Lanes {
     /// The next row for a sink, if its window has room. It stays ready until [`Lanes::started`].
     pub fn ready(&mut self, sink: usize) -> Option<(Token, &OutgoingRow)> {
         let lane = &mut self.sinks[sink];
-        if lane.rows >= lane.window.rows_max {
+        if lane.rows >= lane.window.rows_max && !broken!(self, OverfillsTheWindow) {
+            return None;
+        }
+        if !self.due.is_empty() && broken!(self, StopsForAWaitingKey) {
             return None;
         }
         let token = loop {
@@ -181,12 +240,19 @@ impl Lanes {
 
     /// Takes the answer for a row in flight. An answer for a row that is not in flight is ignored.
     pub fn settle(&mut self, token: Token, outcome: Outcome, now: Instant) {
-        let Some(ix) = self.slots.find(token) else { return };
+        let named = self.slots.find(token);
+        #[cfg(test)]
+        let named =
+            named.or_else(|| broken!(self, BelievesOldAnswers).then(|| self.slots.taken(token)).flatten());
+        let Some(ix) = named else { return };
         if self.slots[ix].phase != Phase::InFlight {
             return;
         }
         self.land(ix);
         match outcome {
+            Outcome::Unknown(_) if broken!(self, DeletesWhatIsUnknown) => self.confirm(ix),
+            #[cfg(test)]
+            Outcome::Transient(_) if broken!(self, DropsWhatFailed) => self.forget(ix),
             Outcome::Confirmed => self.confirm(ix),
             Outcome::Transient(_) | Outcome::Unknown(_) => self.fail(ix, now),
             Outcome::Permanent(reason) => self.refuse(ix, reason),
@@ -256,7 +322,7 @@ impl Lanes {
 
     /// These rows left the outbox: their DELETE or their parking was answered.
     pub fn gone(&mut self, rows: impl IntoIterator<Item = RowId>) {
-        if self.reading {
+        if self.reading && !broken!(self, ForgetsDuringARead) {
             self.retired.extend(rows);
         } else {
             for id in rows {

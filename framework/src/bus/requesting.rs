@@ -13,13 +13,12 @@ use crate::{
     incoming::Incoming,
     limits,
     message::Outgoing,
-    pipeline::OutgoingContext,
     request::{Answer, Heard, MessageResult, Request, RequestError, Waiting, decode},
     store::{
         results::{ACCEPTED, ResultRow, ResultStore},
         statement::{Opening, Writes},
     },
-    transport::{OutgoingRow, Repeat},
+    transport::Repeat,
     unit_of_work::Begun,
 };
 
@@ -76,12 +75,13 @@ impl Bus {
         let id = request.id;
         request.headers.set(headers::REPLY_TO, format!("queue:{}", waiting.queue));
         request.headers.set(headers::REQUEST, "true");
-        let row = core.row_outside(request, true).await.map_err(RequestError::Undeliverable)?;
+        let request = core.addressed(request).map_err(RequestError::Undeliverable)?;
+        let rows = core.rows(request, None).await.map_err(RequestError::Undeliverable)?;
         // The place is taken before the request is sent: an answer can be quicker than the confirm.
         let mut place = waiting.wait_for(id)?;
         let stopping = || RequestError::Stopping { bus: core.name.clone() };
         let answered = tokio::time::timeout(timeout, async {
-            core.send_all(std::slice::from_ref(&row)).await.map_err(RequestError::Undeliverable)?;
+            core.send_all(&rows).await.map_err(RequestError::Undeliverable)?;
             (&mut place.answer).await.map_err(|_| stopping())
         });
         let late = || RequestError::Timeout { id, name: R::NAME, after: timeout };
@@ -122,14 +122,18 @@ impl Bus {
         let mut message = message.into();
         let id = message.id;
         message.headers.set(headers::RESULT, "true");
-        let row = core.row_outside(message, false).await?;
+        // Nobody but the table gets an answer: there is no reply-to.
+        if message.to.is_none() {
+            message.to = Some(core.routes.owner(&message.name).cloned().or_else(|_| core.own_queue())?);
+        }
+        let rows = core.rows(message, None).await?;
         let accepted = ResultRow::new(id, ACCEPTED, &core.name);
         if core.outbox.is_none() {
             results.write(&accepted).await?;
-            core.send_all(&[row]).await?;
+            core.send_all(&rows).await?;
             return Ok(id);
         }
-        let writes = Writes { outbox: vec![row], statements: vec![results.statement(&accepted)] };
+        let writes = Writes { outbox: rows, statements: vec![results.statement(&accepted)] };
         core.commit_outside(id, writes).await?;
         if let Some(doorbell) = core.outbox.as_ref().and_then(|outbox| outbox.doorbell.as_ref()) {
             doorbell.ring();
@@ -196,20 +200,6 @@ impl BusCore {
         self.results.as_ref().filter(|_| self.settings.commit_with_transaction)
     }
 
-    /// The row of a command that no handler sends.
-    async fn row_outside(self: &Arc<Self>, mut message: Outgoing, owned: bool) -> Result<OutgoingRow> {
-        if message.to.is_none() {
-            message.to = Some(match self.routes.owner(&message.name) {
-                Ok(owner) => owner.clone(),
-                Err(error) if owned => return Err(error),
-                Err(_) => Destination::queue(self.inbox.queue.clone())?,
-            });
-        }
-        let mut outgoing =
-            OutgoingContext { core: Arc::clone(self), cause: None, message, body: None, row: None };
-        self.outgoing.run(&mut outgoing).await?;
-        outgoing.row.ok_or_else(|| Error::permanent("a step of the outgoing pipeline swallowed the message"))
-    }
 
     /// Commits rows in a unit of work without a handler.
     async fn commit_outside(&self, id: Uuid, writes: Writes) -> Result<()> {

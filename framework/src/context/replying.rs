@@ -30,35 +30,51 @@ use crate::{
 const NOWHERE: &str = "barid.nowhere";
 
 impl Context {
-    /// Answers the message that is being handled, to where its sender wants the answer. Only stages, like
-    /// [`Context::publish`].
+    /// Answers the message being handled: to where its header `barid-reply-to` says, unless [`Outgoing::to`] was called, as a
+    /// part of the same conversation. Only stages, like [`Context::publish`].
     ///
     /// With idempotency the answer is kept with the record, so that a duplicate of the message gets the same answer under
-    /// the same id; without, a duplicate is handled and answered again. When nobody wants an answer this does nothing.
+    /// the same id; without, a duplicate is handled and answered again. When somebody polls for the result of the message, the
+    /// answer is its data.
     ///
     /// # Errors
-    /// As [`Context::publish`], and when the sender's reply-to header names no destination. An answer of more than
+    /// As [`Context::publish`], and when the message does not say where answers go. An answer of more than
     /// [`limits::REPLY_BYTES_MAX`] that would have to be kept fails the message.
     pub fn reply(&self, answer: impl Into<Outgoing>) -> Result<()> {
-        let mut answer = answer.into();
-        let message = &self.0.incoming;
-        answer.headers.set(headers::IN_REPLY_TO, message.id.to_string());
+        let (message, mut answer) = (self.incoming(), answer.into());
+        answer.headers.set_default(headers::IN_REPLY_TO, || id_text(message));
+        if answer.to.is_some() {
+            return self.stage(answer);
+        }
         match reply_to(message)? {
             Some(to) => self.stage(answer.to(to)),
             // It is kept with the commit and never sent: no outbox is needed.
             None if wants_result(message) => self.push(answer.to(Destination::queue(NOWHERE)?)),
-            None => {
-                tracing::debug!(id = %message.id, name = message.name, "nobody wants an answer to this message");
-                Ok(())
-            }
+            None => Err(Error::permanent(format!(
+                "message {} ({}) cannot be answered: it has no header {:?}. Whoever sends it must set it, as every bus does with \
+                 what it sends, or the reply must say .to(..) itself",
+                message.id,
+                message.name,
+                headers::REPLY_TO
+            ))),
         }
     }
+
+    /// Whether anybody wants an answer.
+    pub(crate) fn is_asked(&self) -> bool {
+        wants_reply(self.incoming()) || wants_result(self.incoming())
+    }
+}
+
+/// The id as its sender knows it.
+fn id_text(message: &Incoming) -> String {
+    message.headers.get(headers::ID).map_or_else(|| message.id.to_string(), ToOwned::to_owned)
 }
 
 fn reply_to(message: &Incoming) -> Result<Option<Destination>> {
     let Some(to) = message.headers.get(headers::REPLY_TO) else { return Ok(None) };
     let to = to.parse().map_err(|error| {
-        Error::permanent(format!("the answer has nowhere to go: header {:?}: {error}", headers::REPLY_TO))
+        Error::permanent(format!("header {:?} of message {} cannot be used: {error}", headers::REPLY_TO, message.id))
     })?;
     Ok(Some(to))
 }
@@ -79,7 +95,7 @@ pub(crate) fn keep(cx: &IncomingContext, mut rows: Vec<OutgoingRow>) -> Result<V
     if !(reply || result) || (cx.duplicate && !cx.context.is_duplicate()) {
         return Ok(rows);
     }
-    let id = message.id.to_string();
+    let id = id_text(message);
     let answers = |row: &OutgoingRow| row.headers.get(headers::IN_REPLY_TO) == Some(&id);
     let core = cx.core();
     let recorded = core.idempotency.is_some() && cx.mark.is_none() && !cx.duplicate;
@@ -165,7 +181,7 @@ pub(crate) async fn given_up(cx: &Context, error: &Error) {
 /// The answer that says that the request failed: the same id however often it is sent.
 fn failure(message: &Incoming, bus: &str, to: Destination, problem: &Problem) -> OutgoingRow {
     let mut all = Headers::new();
-    all.set(headers::IN_REPLY_TO, message.id.to_string());
+    all.set(headers::IN_REPLY_TO, id_text(message));
     all.set(headers::SOURCE, bus);
     all.set(headers::SENT_AT, crate::clock::now_text());
     all.set(headers::CONTENT_TYPE, crate::request::PROBLEM_JSON);

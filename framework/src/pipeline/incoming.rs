@@ -32,6 +32,8 @@ pub struct IncomingContext {
     pub(crate) resent: Vec<OutgoingRow>,
     /// How the commit failed when a step carried it out; the retry step knows what to do about it.
     pub(crate) failure: Option<Failure>,
+    /// Its end says nothing about whether handlers and commits work: the circuit breaker does not count it.
+    pub(crate) says_nothing: bool,
     /// What became of it, for the log.
     pub(crate) outcome: &'static str,
 }
@@ -48,6 +50,7 @@ impl IncomingContext {
             mark: None,
             resent: Vec::new(),
             failure: None,
+            says_nothing: false,
             outcome: "handled",
         }
     }

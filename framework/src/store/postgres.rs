@@ -3,5 +3,8 @@
 mod idempotency;
 mod partitions;
 mod results;
+mod attempts;
+mod schedule;
+pub(super) mod subscriptions;
 mod text;
 mod unit;

@@ -18,6 +18,7 @@ use super::{
     idempotency::{Mark, SqlRecords},
     kept::Kept,
     results::SqlResults,
+    schedule::SqlScheduleStore,
     statement::{Opening, Writes},
 };
 use crate::{
@@ -83,6 +84,7 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
             attempts: Some(Arc::new(SqlAttempts::new(Arc::clone(&self.kept)))),
             records: Some(Arc::new(SqlRecords(Arc::clone(&self.kept)))),
             results: Some(Arc::new(SqlResults(Arc::clone(&self.kept)))),
+            schedule: Some(Arc::new(SqlScheduleStore(Arc::clone(&self.kept)))),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, time::Instant};
 
 use super::{
-    Due, KeyId, Lanes, Order, Park, ParkState, RowId,
+    Due, Halted, KeyId, Lanes, Order, Park, ParkState, Poison, RowId,
     slots::{Ix, Phase},
 };
 
@@ -48,7 +48,8 @@ impl Lanes {
             return self.settled(key);
         }
         self.stats.retried += 1;
-        let until = now + self.backoff.delay(attempts);
+        let pause = self.backoff.delay(attempts);
+        let until = if broken!(self, RetriesAtOnce) { now } else { now + pause };
         let Some(key) = key else {
             self.due.push(Reverse((until, Due::Row(self.slots.token(ix)))));
             return;
@@ -58,13 +59,38 @@ impl Lanes {
         let until = stopped.map_or(until, |earlier| earlier.max(until));
         chain.stopped_until = Some(until);
         self.due.push(Reverse((until, Due::Key(key))));
-        if stopped.is_none() {
+        if stopped.is_none() && !broken!(self, GoesOnAfterAFailure) {
             self.take_back(key);
         }
     }
 
-    /// The row is parked; the rows of its key behind it are parked with it.
+    /// The row can never be delivered.
     pub(super) fn refuse(&mut self, ix: Ix, reason: String) {
+        match self.slots[ix].way.poison {
+            Poison::BlockKey => self.block(ix, reason),
+            Poison::Skip if broken!(self, SkipsTheWholeKey) => self.block(ix, reason),
+            Poison::Skip => self.skip(ix, reason),
+            Poison::Halt => {
+                let row = RowId::of(&self.slots[ix].row);
+                let reason = format!("its route says halt: {reason}");
+                self.halted.get_or_insert(Halted { row, reason });
+            }
+        }
+    }
+
+    /// The row alone is parked, and its key goes on.
+    fn skip(&mut self, ix: Ix, reason: String) {
+        self.stats.skipped += 1;
+        let key = self.slots[ix].key;
+        let (row, attempts) = self.take(ix);
+        self.parks.push_back(Park { row, state: ParkState::Skipped, attempts, reason });
+        if let Some(key) = key {
+            self.settled(key);
+        }
+    }
+
+    /// The row is parked; the rows of its key behind it are parked with it.
+    fn block(&mut self, ix: Ix, reason: String) {
         let (key, next) = (self.slots[ix].key, self.slots[ix].next);
         let (id, attempts) = self.take(ix);
         let Some(key) = key else {
@@ -73,8 +99,8 @@ impl Lanes {
             return;
         };
         let first = self.held.get(&key).is_none_or(|poison| id.seq <= *poison);
-        if first {
-            self.held.insert(key, id.seq);
+        if first && !broken!(self, ForgetsWhoIsBehind) {
+            self.hold_behind(key, id);
         }
         self.stats.poison += 1;
         self.parks.push_back(Park { row: id, state: ParkState::Poison, attempts, reason });
@@ -89,6 +115,18 @@ impl Lanes {
         self.settled(key);
     }
 
+    /// The rows of a key after this one are to be parked behind it.
+    pub(super) fn hold_behind(&mut self, key: KeyId, row: RowId) {
+        self.held.insert(key, row.seq);
+        if self.held.len() > self.held_max && !broken!(self, HoldsWithoutEnd) {
+            let reason = format!(
+                "parked rows hold more than {} keys; look at relay_parked, repair the cause, and empty it",
+                self.held_max
+            );
+            self.halted.get_or_insert(Halted { row, reason });
+        }
+    }
+
     pub(super) fn park_behind(&mut self, row: RowId, attempts: u32) {
         self.stats.behind += 1;
         let reason = "waits behind a parked row of its key".to_owned();
@@ -98,7 +136,8 @@ impl Lanes {
     /// The pause of a key is over, unless it was made longer meanwhile or rows are still in flight.
     pub(super) fn resume(&mut self, key: KeyId, now: Instant) {
         let Some(chain) = self.chains.get_mut(&key) else { return };
-        if chain.stopped_until.is_none_or(|until| until > now) || chain.in_flight > 0 {
+        let draining = chain.in_flight > 0 && !broken!(self, ResumesBeforeItDrained);
+        if chain.stopped_until.is_none_or(|until| until > now) || draining {
             return;
         }
         chain.stopped_until = None;
@@ -118,6 +157,8 @@ impl Lanes {
             let allowed = match slot.previous {
                 None => true,
                 // By induction all rows before it are pipelined to the same sink too, and ready or in flight.
+                Some(_) if broken!(self, LetsTwoRowsFly) => true,
+                Some(_) if broken!(self, FliesToTwoSinks) => slot.way.order == Order::Pipelined,
                 Some(previous) => slot.way.order == Order::Pipelined && self.slots[previous].way == slot.way,
             };
             if !allowed {
@@ -125,6 +166,17 @@ impl Lanes {
             }
             chain.frontier = slot.next;
             self.make_ready(ix);
+        }
+    }
+
+    /// Loses a row.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self, ix: Ix) {
+        let key = self.slots[ix].key;
+        let (id, _) = self.take(ix);
+        self.known.remove(&id);
+        if let Some(key) = key {
+            self.settled(key);
         }
     }
 

@@ -95,6 +95,13 @@ impl Slots {
         (place.slot.is_some() && u64::from(place.generation) == token.0 >> 32).then_some(ix)
     }
 
+    /// The place that a token named once, whatever it holds now.
+    #[cfg(test)]
+    pub(super) fn taken(&self, token: Token) -> Option<Ix> {
+        let ix = Ix::of(token);
+        self.places.get(ix.0 as usize)?.slot.is_some().then_some(ix)
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

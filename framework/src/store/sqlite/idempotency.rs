@@ -1,6 +1,6 @@
 //! Retention and replies on SQLite: bounded ranges of the primary key, which is the table.
 
-use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use crate::store::{

@@ -1,0 +1,374 @@
+//! Random schedules against a model that is too simple to be wrong.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+use uuid::Uuid;
+
+use super::{
+    broken::Broken,
+    tests::{SINKS, lanes, row},
+    *,
+};
+
+/// Schedules of one test run, over all order modes.
+pub(super) const SCHEDULES: u32 = 10_000;
+/// What the sinks have room for.
+const WINDOW_ROWS: usize = 5;
+/// Keys that may be held; of four there are.
+const HELD_MAX: usize = 2;
+/// The shortest pause of [`lanes`].
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Debug)]
+enum Op {
+    Push {
+        key: Option<u8>,
+        sink: usize,
+    },
+    /// A read that shows a row of before once more.
+    PushAgain {
+        pick: usize,
+    },
+    Start {
+        sink: usize,
+    },
+    Settle {
+        pick: usize,
+        answer: u8,
+    },
+    /// A second answer to a token that was answered.
+    SettleAgain {
+        pick: usize,
+    },
+    Advance {
+        ms: u64,
+    },
+    Delete,
+    Read,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (prop::option::weighted(0.9, 0..4u8), 0..SINKS).prop_map(|(key, sink)| Op::Push { key, sink }),
+        1 => any::<usize>().prop_map(|pick| Op::PushAgain { pick }),
+        8 => (0..SINKS).prop_map(|sink| Op::Start { sink }),
+        8 => (any::<usize>(), any::<u8>()).prop_map(|(pick, answer)| Op::Settle { pick, answer }),
+        1 => any::<usize>().prop_map(|pick| Op::SettleAgain { pick }),
+        4 => (0..40u64).prop_map(|ms| Op::Advance { ms }),
+        2 => Just(Op::Delete),
+        1 => Just(Op::Read),
+    ]
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Is {
+    Queued,
+    InFlight,
+    Done,
+}
+
+/// What the model remembers of a row.
+#[derive(Debug)]
+struct Known {
+    key: Option<u8>,
+    way: Way,
+    is: Is,
+    /// Whether the last answer for it was a negative one, and when that was.
+    failed: Option<Instant>,
+    confirmed: bool,
+}
+
+struct Model {
+    lanes: Lanes,
+    rows: Vec<Known>,
+    in_flight: Vec<(usize, Token)>,
+    answered: Vec<Token>,
+    parked: HashMap<i64, ParkState>,
+    /// Whether any row was refused.
+    refused: bool,
+    deleted: HashSet<i64>,
+    /// The rows that were gone when the read that is under way began.
+    reading: Option<HashSet<i64>>,
+    now: Instant,
+    order: Order,
+    poison: Poison,
+}
+
+impl Model {
+    fn new(order: Order, poison: Poison, broken: Option<Broken>) -> Self {
+        let mut lanes = lanes(WINDOW_ROWS).held_max(HELD_MAX);
+        lanes.broken = broken;
+        Self {
+            lanes,
+            rows: Vec::new(),
+            in_flight: Vec::new(),
+            answered: Vec::new(),
+            parked: HashMap::new(),
+            refused: false,
+            deleted: HashSet::new(),
+            reading: None,
+            now: Instant::now(),
+            order,
+            poison,
+        }
+    }
+
+    /// The earlier rows of the key of a row, where the order matters.
+    fn earlier(&self, at: usize) -> impl Iterator<Item = (usize, &Known)> {
+        let key = self.rows[at].key.filter(|_| self.order != Order::None);
+        let same = move |(_, other): &(usize, &Known)| key.is_some() && other.key == key;
+        self.rows[..at].iter().enumerate().filter(same)
+    }
+
+    fn start_one(&mut self, sink: usize) -> bool {
+        let Some((token, row)) = self.lanes.ready(sink) else {
+            self.nothing_could_start(sink);
+            return false;
+        };
+        let at = usize::try_from(row.seq).unwrap();
+        let Known { way, is, failed, .. } = self.rows[at];
+        assert_eq!(is, Is::Queued, "row {at} was in flight twice or came back after it was settled");
+        assert_eq!(way.sink, sink);
+        assert!(
+            failed.is_none_or(|at| self.now >= at + PAUSE_MIN),
+            "row {at} was sent again without a pause"
+        );
+        for (earlier, other) in self.earlier(at) {
+            let fine = match other.is {
+                Is::Done => true,
+                Is::InFlight => self.order == Order::Pipelined && other.way == way && other.failed.is_none(),
+                Is::Queued => false,
+            };
+            // A row that failed and flies again does so alone or before the ones behind it.
+            let again = other.is == Is::InFlight && self.order == Order::Pipelined && other.way == way;
+            assert!(fine || again, "row {at} started while {earlier} of its key was {other:?}");
+        }
+        self.lanes.started(token);
+        self.rows[at].is = Is::InFlight;
+        self.in_flight.push((at, token));
+        let flying = self.in_flight.iter().filter(|(at, _)| self.rows[*at].way.sink == sink).count();
+        assert!(flying <= WINDOW_ROWS, "{flying} rows in flight on sink {sink}");
+        true
+    }
+
+    /// With room in the window, a row waits only for the earlier rows of its key, or because one of them or itself failed.
+    fn nothing_could_start(&self, sink: usize) {
+        let flying = self.in_flight.iter().filter(|(at, _)| self.rows[*at].way.sink == sink).count();
+        if flying >= WINDOW_ROWS {
+            return;
+        }
+        for (at, row) in self.rows.iter().enumerate() {
+            let waits = row.failed.is_some() || self.earlier(at).any(|(_, other)| other.is != Is::Done);
+            assert!(row.is != Is::Queued || row.way.sink != sink || waits, "row {at} waits for nothing");
+        }
+    }
+
+    fn settle(&mut self, at: usize, token: Token, outcome: Outcome) {
+        let row = &mut self.rows[at];
+        row.confirmed = outcome == Outcome::Confirmed;
+        (row.is, row.failed) = match &outcome {
+            Outcome::Confirmed | Outcome::Permanent(_) => (Is::Done, None),
+            _ => (Is::Queued, Some(self.now)),
+        };
+        self.refused |= matches!(outcome, Outcome::Permanent(_));
+        self.answered.push(token);
+        self.lanes.settle(token, outcome, self.now);
+        self.collect();
+    }
+
+    /// Whether the lanes halted, and that they do so when they must and at no other time.
+    fn halts(&self) -> bool {
+        let held: HashSet<_> = self.parked_as(ParkState::Poison).filter_map(|at| self.rows[at].key).collect();
+        let must = match self.poison {
+            Poison::Halt => self.refused,
+            _ => self.order != Order::None && held.len() > HELD_MAX,
+        };
+        assert_eq!(self.lanes.halted().is_some(), must, "{:?}", self.lanes.halted());
+        assert!(self.poison != Poison::Halt || self.parked.is_empty(), "a row was parked instead");
+        must
+    }
+
+    fn parked_as(&self, state: ParkState) -> impl Iterator<Item = usize> {
+        let parked = self.parked.iter().filter(move |(_, is)| **is == state);
+        parked.map(|(seq, _)| usize::try_from(*seq).unwrap())
+    }
+
+    /// Parked and deleted rows are done; every row is one of them at most once.
+    fn collect(&mut self) {
+        for park in self.lanes.take_parks(usize::MAX) {
+            let at = usize::try_from(park.row.seq).unwrap();
+            assert_ne!(self.rows[at].is, Is::InFlight, "row {at} was parked in flight");
+            assert!(!self.rows[at].confirmed, "row {at} was parked and confirmed");
+            self.rows[at].is = Is::Done;
+            let skips = self.poison == Poison::Skip;
+            assert_eq!(park.state == ParkState::Skipped, skips, "row {at} is parked as {:?}", park.state);
+            assert!(self.parked.insert(park.row.seq, park.state).is_none());
+            self.lanes.gone([park.row]);
+        }
+    }
+
+    fn delete(&mut self) {
+        let rows = self.lanes.take_deletes(3);
+        for id in &rows {
+            assert!(self.deleted.insert(id.seq), "row {} was deleted twice", id.seq);
+            assert!(
+                self.rows[usize::try_from(id.seq).unwrap()].confirmed,
+                "row {} was not confirmed",
+                id.seq
+            );
+        }
+        self.lanes.gone(rows);
+    }
+
+    fn push(&mut self, key: Option<u8>, sink: usize) {
+        let way = Way { sink, order: self.order, poison: self.poison };
+        let seq = i64::try_from(self.rows.len()).unwrap();
+        let poisoned = self.parked_as(ParkState::Poison).any(|at| self.rows[at].key == key);
+        let held = self.order != Order::None && key.is_some() && poisoned;
+        self.rows.push(Known { key, way, is: Is::Queued, failed: None, confirmed: false });
+        let pushed = self.lanes.push(row(seq, key), way);
+        assert_eq!(pushed, if held { Pushed::Behind } else { Pushed::New });
+        self.collect();
+    }
+
+    /// A read may show again what was still there when it began.
+    fn push_again(&mut self, pick: usize) {
+        let seq = i64::try_from(pick % self.rows.len()).unwrap();
+        let gone = match &self.reading {
+            Some(gone) => gone.contains(&seq),
+            None => self.deleted.contains(&seq) || self.parked.contains_key(&seq),
+        };
+        if gone {
+            return;
+        }
+        let Known { key, way, .. } = self.rows[pick % self.rows.len()];
+        assert_eq!(self.lanes.push(row(seq, key), way), Pushed::Known, "row {seq}");
+    }
+
+    fn read(&mut self) {
+        self.reading = match self.reading.take() {
+            Some(_) => {
+                self.lanes.read_finished();
+                None
+            }
+            None => {
+                self.lanes.read_started();
+                Some(self.deleted.iter().chain(self.parked.keys()).copied().collect())
+            }
+        };
+    }
+
+    fn run(&mut self, op: &Op) {
+        match *op {
+            Op::Push { key, sink } => self.push(key, sink),
+            Op::PushAgain { pick } if !self.rows.is_empty() => self.push_again(pick),
+            Op::Start { sink } => drop(self.start_one(sink)),
+            Op::Settle { pick, answer } if !self.in_flight.is_empty() => {
+                let (at, token) = self.in_flight.swap_remove(pick % self.in_flight.len());
+                let outcome = match answer {
+                    0..=150 => Outcome::Confirmed,
+                    151..=200 => Outcome::Transient("busy".to_owned()),
+                    201..=240 => Outcome::Unknown("lost".to_owned()),
+                    _ => Outcome::Permanent("refused".to_owned()),
+                };
+                self.settle(at, token, outcome);
+            }
+            Op::SettleAgain { pick } if !self.answered.is_empty() => {
+                let token = self.answered[pick % self.answered.len()];
+                if self.in_flight.iter().all(|(_, flying)| *flying != token) {
+                    self.lanes.settle(token, Outcome::Confirmed, self.now);
+                }
+            }
+            Op::PushAgain { .. } | Op::Settle { .. } | Op::SettleAgain { .. } => {}
+            Op::Advance { ms } => {
+                self.now += Duration::from_millis(ms);
+                self.lanes.wake(self.now);
+            }
+            Op::Delete => self.delete(),
+            Op::Read => self.read(),
+        }
+        assert_eq!(self.lanes.in_flight(), self.in_flight.len());
+    }
+
+    /// Confirms everything that is left; nothing may be stuck and nothing lost.
+    fn finish(mut self) {
+        if self.reading.is_some() {
+            self.read();
+        }
+        loop {
+            while (0..SINKS).any(|sink| self.start_one(sink)) {}
+            if let Some((at, token)) = self.in_flight.pop() {
+                self.settle(at, token, Outcome::Confirmed);
+            } else if let Some(at) = self.lanes.next_wake() {
+                self.now = self.now.max(at);
+                self.lanes.wake(self.now);
+            } else {
+                break;
+            }
+        }
+        while self.lanes.deletes_waiting() > 0 {
+            self.delete();
+        }
+        assert_eq!(self.deleted.len() + self.parked.len(), self.rows.len(), "every row is deleted or parked");
+        assert_eq!((self.lanes.rows(), self.lanes.bytes(), self.lanes.in_flight()), (0, 0, 0));
+        assert!(self.lanes.chains.is_empty());
+        for behind in self.parked_as(ParkState::Behind) {
+            let poison = |at: usize| self.rows[at].key == self.rows[behind].key && at < behind;
+            assert!(self.parked_as(ParkState::Poison).any(poison), "row {behind} is parked behind nobody");
+        }
+    }
+}
+
+fn check(order: Order, poison: Poison, ops: &[Op], broken: Option<Broken>) {
+    let mut model = Model::new(order, poison, broken);
+    for op in ops {
+        model.run(op);
+        if model.halts() {
+            return;
+        }
+    }
+    model.finish();
+}
+
+/// Where the schedules begin: `BARID_TEST_SEED`, or somewhere else in every run.
+pub(super) fn seed() -> u64 {
+    std::env::var("BARID_TEST_SEED").map_or_else(
+        |_| Uuid::now_v7().as_u64_pair().1,
+        |seed| seed.parse().expect("BARID_TEST_SEED is a number"),
+    )
+}
+
+/// Runs that many schedules.
+///
+/// # Panics
+/// With the seed and the shortest schedule that breaks a rule.
+pub(super) fn run(schedules: u32, seed: u64, broken: Option<Broken>) {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    // That a broken variant is noticed is enough; only a true failure is worth a shortest schedule.
+    let max_shrink_iters = if broken.is_some() { 0 } else { 10_000 };
+    let config =
+        Config { cases: schedules, failure_persistence: None, max_shrink_iters, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let order = prop_oneof![2 => Just(Order::Strict), 2 => Just(Order::Pipelined), 1 => Just(Order::None)];
+    let poison = prop_oneof![Just(Poison::BlockKey), Just(Poison::Skip), Just(Poison::Halt)];
+    let ran = runner.run(&(order, poison, prop::collection::vec(op(), 1..100)), |(order, poison, ops)| {
+        check(order, poison, &ops, broken);
+        Ok(())
+    });
+    if let Err(error) = ran {
+        panic!("BARID_TEST_SEED={seed} breaks a rule: {error}");
+    }
+}
+
+#[test]
+fn no_schedule_breaks_a_rule() {
+    run(SCHEDULES, seed(), None);
+}
