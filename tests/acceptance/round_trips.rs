@@ -68,6 +68,9 @@ impl Subject for MySql {
 async fn place_order<DB: Subject>(command: PlaceOrder, cx: Context) -> barid::Result<()> {
     let mut db = cx.unit_of_work::<DB>().await?;
     DB::insert(&mut db, command.order).await?;
+    if cx.headers().get(headers::REPLY_TO).is_some() {
+        cx.reply(OrderPlaced { order: command.order })?;
+    }
     cx.publish(Outgoing::new(OrderPlaced { order: command.order }).key(command.order))
 }
 
@@ -84,12 +87,25 @@ impl Settlement for Settled {
     }
 }
 
-fn delivery(order: i64) -> Delivery {
+/// What the sender of a message wants besides that it is handled.
+#[derive(Clone, Copy, PartialEq)]
+enum Wants {
+    Nothing,
+    /// An answer, kept with the record and sent through the outbox, and a result that can be polled for.
+    Answers,
+}
+
+fn delivery(order: i64, wants: Wants) -> Delivery {
+    let mut all = Headers::from_iter([
+        (headers::ID, Uuid::now_v7().to_string()),
+        (headers::TYPE, PlaceOrder::NAME.to_owned()),
+    ]);
+    if wants == Wants::Answers {
+        all.set(headers::REPLY_TO, "queue:shop");
+        all.set(headers::RESULT, "true");
+    }
     Delivery {
-        headers: Headers::from_iter([
-            (headers::ID, Uuid::now_v7().to_string()),
-            (headers::TYPE, PlaceOrder::NAME.to_owned()),
-        ]),
+        headers: all,
         body: serde_json::to_vec(&PlaceOrder { order }).unwrap().into(),
         source: "orders".to_owned(),
         repeat: Repeat::First,
@@ -97,7 +113,7 @@ fn delivery(order: i64) -> Delivery {
     }
 }
 
-async fn counted<DB: Subject>(database: &TestDatabase<DB>) -> u64
+async fn counted<DB: Subject>(database: &TestDatabase<DB>, wants: Wants) -> u64
 where
     AnyPool: From<Pool<DB>>,
 {
@@ -118,7 +134,7 @@ where
             let (bus, messages) = (bus.clone(), messages.clone());
             async move {
                 for number in messages {
-                    bus.handle(delivery(number * IN_FLIGHT + worker)).await?;
+                    bus.handle(delivery(number * IN_FLIGHT + worker, wants)).await?;
                 }
                 Ok::<_, barid::Error>(())
             }
@@ -138,16 +154,45 @@ const EXPECTED: u64 = 3 * (COUNTED * IN_FLIGHT).unsigned_abs();
 
 #[tokio::test]
 async fn a_message_on_postgres_costs_two_round_trips_beyond_its_handlers_own() {
-    let database = TestDatabase::postgres().await;
-    sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
-    assert_eq!(counted(&database).await, EXPECTED);
-    database.drop_now().await;
+    on_postgres(Wants::Nothing).await;
+}
+
+#[tokio::test]
+async fn an_answered_message_on_postgres_costs_no_more() {
+    on_postgres(Wants::Answers).await;
 }
 
 #[tokio::test]
 async fn a_message_on_mariadb_costs_two_round_trips_beyond_its_handlers_own() {
+    on_mariadb(Wants::Nothing).await;
+}
+
+#[tokio::test]
+async fn an_answered_message_on_mariadb_costs_no_more() {
+    on_mariadb(Wants::Answers).await;
+}
+
+const KEPT: &str = "SELECT count(*) FROM idempotency i JOIN result r ON r.message_id = i.message_id \
+                    WHERE i.reply IS NOT NULL AND r.state = 'succeeded'";
+
+async fn on_postgres(wants: Wants) {
+    let database = TestDatabase::postgres().await;
+    sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
+    assert_eq!(counted(&database, wants).await, EXPECTED);
+    let kept: i64 = sqlx::query_scalar(KEPT).fetch_one(&database.pool).await.unwrap();
+    assert_eq!(kept, answers(wants));
+    database.drop_now().await;
+}
+
+async fn on_mariadb(wants: Wants) {
     let database = TestDatabase::mariadb().await;
     sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
-    assert_eq!(counted(&database).await, EXPECTED);
+    assert_eq!(counted(&database, wants).await, EXPECTED);
+    let kept: i64 = sqlx::query_scalar(KEPT).fetch_one(&database.pool).await.unwrap();
+    assert_eq!(kept, answers(wants));
     database.drop_now().await;
+}
+
+fn answers(wants: Wants) -> i64 {
+    if wants == Wants::Answers { (WARM_UP + COUNTED) * IN_FLIGHT } else { 0 }
 }
