@@ -103,7 +103,10 @@ fn mark(header: &str, all: &Headers, source: &str) -> Result<Option<Mark>> {
         return Ok(None);
     }
     let number = number.parse().ok().filter(|number: &i64| *number >= 0).ok_or_else(|| {
-        Error::permanent(format!("header {header:?} is {number:?}, which is no number from 0 to {}", i64::MAX))
+        Error::permanent(format!(
+            "header {header:?} is {number:?}, which is no number from 0 to {}",
+            i64::MAX
+        ))
     })?;
     let sender = all.get(headers::SOURCE).unwrap_or(source);
     let aggregate = all.get(headers::AGGREGATE).unwrap_or_default();

@@ -22,8 +22,8 @@ mod problem;
 mod replies;
 mod waiting;
 
-pub(crate) use answer::{Answer, decode};
 pub use answer::MessageResult;
+pub(crate) use answer::{Answer, decode};
 pub use problem::Problem;
 pub(crate) use problem::{CONTENT_TYPE as PROBLEM_JSON, FAILED_NAME};
 pub(crate) use replies::{Replies, reply_queue};

@@ -13,8 +13,8 @@ use std::{
 };
 
 use barid::{
-    Bus, BusBuilder, Context, DuplicatePolicy, Error, Headers, Message, MessageResult, Problem, Request, Result,
-    SqlIdempotency, SqlOutbox, SqlQueue, SqlUnitOfWork, headers, limits,
+    Bus, BusBuilder, Context, DuplicatePolicy, Error, Headers, Message, MessageResult, Problem, Request,
+    Result, SqlIdempotency, SqlOutbox, SqlQueue, SqlUnitOfWork, headers, limits,
     store::{AnyPool, schema},
     transport::{Delivery, Repeat, Settlement, TransportError, memory::Memory},
 };
@@ -98,7 +98,9 @@ impl Subject {
     fn builder(&self, name: &str) -> BusBuilder {
         let bus = Bus::builder(name).state(self.ran.clone()).answer(get_price);
         let bus = match self.pool.clone() {
-            AnyPool::Postgres(pool) => bus.unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true)),
+            AnyPool::Postgres(pool) => {
+                bus.unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))
+            }
             AnyPool::MySql(pool) => bus.unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true)),
             AnyPool::Sqlite(pool) => bus.unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true)),
             _ => unreachable!("there are three databases"),
@@ -111,7 +113,8 @@ impl Subject {
     }
 
     fn delivery(&self, id: Uuid, sku: &str, more: &[(&str, &str)]) -> Delivery {
-        let mut all = Headers::from_iter([(headers::ID, id.to_string()), (headers::TYPE, GetPrice::NAME.to_owned())]);
+        let mut all =
+            Headers::from_iter([(headers::ID, id.to_string()), (headers::TYPE, GetPrice::NAME.to_owned())]);
         more.iter().for_each(|(name, value)| all.set(*name, *value));
         Delivery {
             headers: all,
@@ -161,7 +164,11 @@ impl Subject {
         };
         for ids in ids.chunks(500) {
             let rows: Vec<String> = ids.iter().map(|id| format!("({},'old',{old})", self.id(*id))).collect();
-            self.run(&format!("INSERT INTO idempotency(message_id,scope,handled_at)VALUES{}", rows.join(","))).await;
+            self.run(&format!(
+                "INSERT INTO idempotency(message_id,scope,handled_at)VALUES{}",
+                rows.join(",")
+            ))
+            .await;
         }
     }
 }
@@ -178,10 +185,27 @@ async fn a_fresh_message_is_handled_and_a_duplicate_gets_the_stored_answer_and_n
         }
         assert_eq!(subject.ran(), 1, "{kind:?}: it was handled again");
         assert_eq!(*subject.told.0.lock().unwrap(), ["ack"; 3]);
-        assert_eq!(subject.number("SELECT count(*) FROM outbox").await, 3, "{kind:?}: every delivery is answered");
-        let same = "SELECT count(DISTINCT id) FROM outbox WHERE destination='queue:shop' AND type='prices.price'";
-        assert_eq!(subject.number(&same.replace("type=", if matches!(kind, Kind::MariaDb) { "`type`=" } else { "type=" })).await, 1, "{kind:?}: under one id");
-        assert_eq!(subject.number("SELECT count(DISTINCT payload) FROM outbox").await, 1, "{kind:?}: with one body");
+        assert_eq!(
+            subject.number("SELECT count(*) FROM outbox").await,
+            3,
+            "{kind:?}: every delivery is answered"
+        );
+        let same =
+            "SELECT count(DISTINCT id) FROM outbox WHERE destination='queue:shop' AND type='prices.price'";
+        assert_eq!(
+            subject
+                .number(
+                    &same.replace("type=", if matches!(kind, Kind::MariaDb) { "`type`=" } else { "type=" })
+                )
+                .await,
+            1,
+            "{kind:?}: under one id"
+        );
+        assert_eq!(
+            subject.number("SELECT count(DISTINCT payload) FROM outbox").await,
+            1,
+            "{kind:?}: with one body"
+        );
         // One that nobody asked is not answered.
         bus.handle(subject.delivery(Uuid::now_v7(), "tea", &[])).await.unwrap();
         assert_eq!(subject.number("SELECT count(*) FROM outbox").await, 3);
@@ -230,7 +254,11 @@ async fn results_go_from_accepted_to_succeeded_or_failed() {
 
         let id = bus.submit(GetPrice { sku: "tea".to_owned() }).await.unwrap();
         assert_eq!(bus.result(id).await.unwrap(), Some(MessageResult::Accepted), "{kind:?}");
-        assert_eq!(subject.number("SELECT count(*) FROM outbox").await, 1, "{kind:?}: it leaves through the outbox");
+        assert_eq!(
+            subject.number("SELECT count(*) FROM outbox").await,
+            1,
+            "{kind:?}: it leaves through the outbox"
+        );
         bus.handle(subject.delivery(id, "tea", wanted)).await.unwrap();
         let result = bus.wait_result(id, SOON).await.unwrap().unwrap();
         assert_eq!(bus.decode_result::<Price>(&result).unwrap(), Price { cents: 1 }, "{kind:?}");
@@ -241,7 +269,9 @@ async fn results_go_from_accepted_to_succeeded_or_failed() {
         let id = Uuid::now_v7();
         bus.declare().await.unwrap();
         bus.handle(subject.delivery(id, "gone", wanted)).await.unwrap_err();
-        let Some(MessageResult::Failed { problem }) = bus.result(id).await.unwrap() else { panic!("{kind:?}") };
+        let Some(MessageResult::Failed { problem }) = bus.result(id).await.unwrap() else {
+            panic!("{kind:?}")
+        };
         assert_eq!((problem.title.as_str(), problem.status), ("The article is gone", Some(410)));
         assert_eq!(problem.instance, Some(format!("urn:uuid:{id}")));
         // A dead letter that is replayed and succeeds.
@@ -286,7 +316,11 @@ async fn a_high_water_mark_knows_a_duplicate_by_its_number() {
         for _ in 0..2 {
             bus.handle(subject.delivery(id, "tea", &[(headers::KEY, "a")])).await.unwrap();
         }
-        assert_eq!((subject.ran(), subject.number("SELECT count(*) FROM idempotency").await), (6, 1), "{kind:?}");
+        assert_eq!(
+            (subject.ran(), subject.number("SELECT count(*) FROM idempotency").await),
+            (6, 1),
+            "{kind:?}"
+        );
     }
 }
 
@@ -303,7 +337,8 @@ fn foreign(n: usize) -> Uuid {
 async fn retention_removes_what_is_old_whatever_its_id_is_and_nothing_else() {
     for kind in KINDS {
         let subject = Subject::new(kind).await;
-        let (old, fresh): (Vec<_>, Vec<_>) = ((0..2500).map(|_| id_of(30)).collect(), (0..20).map(|_| id_of(3)).collect());
+        let (old, fresh): (Vec<_>, Vec<_>) =
+            ((0..2500).map(|_| id_of(30)).collect(), (0..20).map(|_| id_of(3)).collect());
         subject.records(&old, 30).await;
         subject.records(&fresh, 3).await;
         subject.records(&(0..1500).map(foreign).collect::<Vec<_>>(), 30).await;
@@ -362,7 +397,9 @@ async fn retention_never_scans_a_table() {
             };
             for statement in statements {
                 let mut filled = statement;
-                for (n, value) in [subject.id(id_of(60)), subject.id(id_of(7)), "604800000".to_owned()].iter().enumerate() {
+                for (n, value) in
+                    [subject.id(id_of(60)), subject.id(id_of(7)), "604800000".to_owned()].iter().enumerate()
+                {
                     let placeholder = match kind {
                         Kind::Postgres => format!("${}", n + 1),
                         Kind::MariaDb => "?".to_owned(),

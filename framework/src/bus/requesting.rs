@@ -178,7 +178,8 @@ impl Bus {
     pub fn decode_result<M: crate::Message>(&self, result: &MessageResult) -> Result<M> {
         match result {
             MessageResult::Succeeded { name: Some(name), data: Some(data), .. } => {
-                decode(self.0.codec.as_ref(), name, data).map_err(|cause| Error::new(format!("the result: {cause}")))
+                decode(self.0.codec.as_ref(), name, data)
+                    .map_err(|cause| Error::new(format!("the result: {cause}")))
             }
             other => Err(Error::new(format!("there is no data to decode: {other:?}"))),
         }
@@ -199,7 +200,6 @@ impl BusCore {
     pub(crate) fn results(&self) -> Option<&Arc<dyn ResultStore>> {
         self.results.as_ref().filter(|_| self.settings.commit_with_transaction)
     }
-
 
     /// Commits rows in a unit of work without a handler.
     async fn commit_outside(&self, id: Uuid, writes: Writes) -> Result<()> {

@@ -74,7 +74,11 @@ fn id_text(message: &Incoming) -> String {
 fn reply_to(message: &Incoming) -> Result<Option<Destination>> {
     let Some(to) = message.headers.get(headers::REPLY_TO) else { return Ok(None) };
     let to = to.parse().map_err(|error| {
-        Error::permanent(format!("header {:?} of message {} cannot be used: {error}", headers::REPLY_TO, message.id))
+        Error::permanent(format!(
+            "header {:?} of message {} cannot be used: {error}",
+            headers::REPLY_TO,
+            message.id
+        ))
     })?;
     Ok(Some(to))
 }
@@ -100,7 +104,9 @@ pub(crate) fn keep(cx: &IncomingContext, mut rows: Vec<OutgoingRow>) -> Result<V
     let core = cx.core();
     let recorded = core.idempotency.is_some() && cx.mark.is_none() && !cx.duplicate;
     let kept: Vec<&OutgoingRow> = rows.iter().filter(|row| answers(row)).collect();
-    if (recorded || result) && kept.iter().map(|row| row.payload_len()).sum::<usize>() > limits::REPLY_BYTES_MAX {
+    if (recorded || result)
+        && kept.iter().map(|row| row.payload_len()).sum::<usize>() > limits::REPLY_BYTES_MAX
+    {
         return Err(Error::permanent(format!(
             "the answer to message {id} has more than {} bytes (limits::REPLY_BYTES_MAX) and would have to be kept: answer \
              with a reference to the data instead of the data",

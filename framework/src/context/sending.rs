@@ -6,8 +6,7 @@ use super::Context;
 use crate::{
     destination::Destination,
     error::{Error, Result},
-    headers,
-    limits,
+    headers, limits,
     message::Outgoing,
 };
 

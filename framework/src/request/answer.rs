@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     headers,
     message::Message,
-    store::results::{ResultRow, SUCCEEDED, FAILED},
+    store::results::{FAILED, ResultRow, SUCCEEDED},
     transport::Delivery,
 };
 
@@ -25,7 +25,9 @@ impl Answer {
         let name = delivery.headers.get(headers::TYPE).unwrap_or_default();
         if name == problem::FAILED_NAME {
             let problem = serde_json::from_slice(&delivery.body);
-            return Self::Failed(problem.unwrap_or_else(|_| Problem::new("The message could not be handled")));
+            return Self::Failed(
+                problem.unwrap_or_else(|_| Problem::new("The message could not be handled")),
+            );
         }
         Self::Reply { name: name.to_owned(), body: delivery.body.clone() }
     }

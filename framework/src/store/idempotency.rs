@@ -125,7 +125,9 @@ pub fn look<DB: IdempotencyRows>(table: Table, rows_max: u32) -> String {
     let (name, key, _) = table.columns();
     let [after, until, _] = DB::PLACEHOLDERS;
     let offset = rows_max.saturating_sub(1);
-    format!("SELECT {key} FROM {name} WHERE {key}>{after} AND {key}<={until} ORDER BY {key} LIMIT 1 OFFSET {offset}")
+    format!(
+        "SELECT {key} FROM {name} WHERE {key}>{after} AND {key}<={until} ORDER BY {key} LIMIT 1 OFFSET {offset}"
+    )
 }
 
 /// The statement that removes a step: rows behind the first bound value, up to the second, older than the third (milliseconds).

@@ -1,8 +1,8 @@
 //! MariaDB and MySQL.
 
+mod attempts;
 mod idempotency;
 mod results;
-mod attempts;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

@@ -1,9 +1,9 @@
 //! PostgreSQL.
 
+mod attempts;
 mod idempotency;
 mod partitions;
 mod results;
-mod attempts;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

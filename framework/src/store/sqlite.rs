@@ -5,6 +5,6 @@ mod idempotency;
 pub mod lock;
 mod results;
 mod schedule;
+pub(super) mod subscriptions;
 mod text;
 mod unit;
-pub(super) mod subscriptions;

@@ -41,7 +41,8 @@ impl IdempotencyRows for MySql {
         rows_max: u32,
     ) -> Result<(Option<Uuid>, u64), sqlx::Error> {
         // Names and numbers of ours.
-        let (look, delete) = (idempotency::look::<MySql>(table, rows_max), idempotency::delete::<MySql>(table));
+        let (look, delete) =
+            (idempotency::look::<MySql>(table, rows_max), idempotency::delete::<MySql>(table));
         let look = sqlx::query_scalar(AssertSqlSafe(look)).bind(span.after).bind(span.until);
         let end: Option<Uuid> = look.fetch_optional(&mut *connection).await?;
         let delete = sqlx::query(AssertSqlSafe(delete)).bind(span.after).bind(end.unwrap_or(span.until));

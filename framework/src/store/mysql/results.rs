@@ -1,6 +1,6 @@
 //! The rows of `result` on MariaDB and MySQL.
 
-use sqlx::{Row, MySql, MySqlConnection};
+use sqlx::{MySql, MySqlConnection, Row};
 use uuid::Uuid;
 
 use super::text::Text;

@@ -24,8 +24,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// The partitioned table, if it is one.
 const PARENT: &str = "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid=c.relnamespace \
                       WHERE c.oid=to_regclass('idempotency') AND c.relkind='p'";
-const CHILDREN: &str =
-    "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid=i.inhrelid WHERE i.inhparent=to_regclass('idempotency')";
+const CHILDREN: &str = "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid=i.inhrelid WHERE i.inhparent=to_regclass('idempotency')";
 
 pub(super) async fn look_after(
     connection: &mut PgConnection,
@@ -36,7 +35,9 @@ pub(super) async fn look_after(
     let Some(schema) = schema else { return Ok(done) };
     let children: Vec<String> = sqlx::query_scalar(CHILDREN).fetch_all(&mut *connection).await?;
     let now = sqlx::Postgres::now_ms(connection).await?;
-    let Some(today) = DateTime::from_timestamp_millis(now).map(|now| now.date_naive()) else { return Ok(done) };
+    let Some(today) = DateTime::from_timestamp_millis(now).map(|now| now.date_naive()) else {
+        return Ok(done);
+    };
     for ahead in 0..=limits::PARTITION_DAYS_AHEAD {
         let Some(day) = today.checked_add_days(Days::new(ahead.into())) else { break };
         let name = name_of(day);
@@ -47,7 +48,7 @@ pub(super) async fn look_after(
             Ok(()) => done.made.push(name),
             // Rows of that day lie in the default partition already, and are removed from there.
             Err(error) if code(&error).as_deref() == Some("23514") => {}
-            Err(error) => done.problems.push(problem("making", &name, &error)?),
+            Err(error) => done.problems.push(problem("making", &name, error)?),
         }
     }
     for name in children {
@@ -57,7 +58,7 @@ pub(super) async fn look_after(
         }
         match take_away(connection, &schema, day).await {
             Ok(()) => done.dropped.push(name),
-            Err(error) => done.problems.push(problem("dropping", &name, &error)?),
+            Err(error) => done.problems.push(problem("dropping", &name, error)?),
         }
     }
     Ok(done)
@@ -98,17 +99,17 @@ async fn shortly(connection: &mut PgConnection, schema: &str, text: String) -> R
     transaction.commit().await
 }
 
-/// What to say about a step that is tried again; an error of the connection is nobody's fault here.
-fn problem(doing: &str, name: &str, error: &sqlx::Error) -> Result<String, sqlx::Error> {
-    match code(error).as_deref() {
+/// What to say about a step that is tried again. An error of the connection is nobody's fault here.
+fn problem(doing: &str, name: &str, error: sqlx::Error) -> Result<String, sqlx::Error> {
+    match code(&error).as_deref() {
+        // insufficient_privilege
         Some("42501") => Ok(format!(
             "{doing} partition {name} is not allowed to this role: rows go to the default partition and are removed from there \
              in batches. Let the role own the table idempotency, or make partitions by other means"
         )),
-        // Somebody used the table, or another instance was quicker.
-        Some("55P03" | "42P07" | "42P01" | "42809" | "42P17") => Ok(format!("{doing} partition {name}: {error}")),
+        // Units of work held a lock for too long, or another instance was quicker.
         Some(_) => Ok(format!("{doing} partition {name}: {error}")),
-        None => Err(sqlx::Error::Protocol(format!("{doing} partition {name}: {error}"))),
+        None => Err(error),
     }
 }
 

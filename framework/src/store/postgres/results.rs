@@ -1,6 +1,6 @@
 //! The rows of `result` on PostgreSQL.
 
-use sqlx::{Row, PgConnection, Postgres};
+use sqlx::{PgConnection, Postgres, Row};
 use uuid::Uuid;
 
 use super::text::Text;

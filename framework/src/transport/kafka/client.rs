@@ -216,10 +216,11 @@ impl Probe {
                 if temporary { new.set("retention.ms", "3600000") } else { new }
             })
             .collect();
-        let results = runtime.block_on(admin.create_topics(&new, &self.admin_options())).map_err(|error| {
-            let code = error.rdkafka_error_code().unwrap_or(Code::OperationTimedOut);
-            transport_error(&settings.brokers, code, &error.to_string(), true)
-        })?;
+        let results =
+            runtime.block_on(admin.create_topics(&new, &self.admin_options())).map_err(|error| {
+                let code = error.rdkafka_error_code().unwrap_or(Code::OperationTimedOut);
+                transport_error(&settings.brokers, code, &error.to_string(), true)
+            })?;
         for result in results {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}

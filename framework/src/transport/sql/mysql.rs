@@ -62,7 +62,9 @@ impl Statements for MySql {
     }
 
     async fn remove(&self, queue: &str) -> Result<(), sqlx::Error> {
-        for delete in ["DELETE FROM queue_declared WHERE queue = ?", "DELETE FROM queue_message WHERE queue = ?"] {
+        for delete in
+            ["DELETE FROM queue_declared WHERE queue = ?", "DELETE FROM queue_message WHERE queue = ?"]
+        {
             sqlx::query(delete).bind(queue).execute(&self.0).await?;
         }
         Ok(())

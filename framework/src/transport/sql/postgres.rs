@@ -77,7 +77,9 @@ impl Statements for Postgres {
     }
 
     async fn remove(&self, queue: &str) -> Result<(), sqlx::Error> {
-        for delete in ["DELETE FROM queue_declared WHERE queue = $1", "DELETE FROM queue_message WHERE queue = $1"] {
+        for delete in
+            ["DELETE FROM queue_declared WHERE queue = $1", "DELETE FROM queue_message WHERE queue = $1"]
+        {
             sqlx::query(delete).bind(queue).execute(&self.0).await?;
         }
         Ok(())

@@ -75,7 +75,9 @@ impl Statements for Sqlite {
     }
 
     async fn remove(&self, queue: &str) -> Result<(), sqlx::Error> {
-        for delete in ["DELETE FROM queue_declared WHERE queue = ?", "DELETE FROM queue_message WHERE queue = ?"] {
+        for delete in
+            ["DELETE FROM queue_declared WHERE queue = ?", "DELETE FROM queue_message WHERE queue = ?"]
+        {
             self.write(sqlx::query(delete).bind(queue)).await?;
         }
         Ok(())
