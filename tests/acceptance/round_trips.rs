@@ -153,22 +153,14 @@ where
 const EXPECTED: u64 = 3 * (COUNTED * IN_FLIGHT).unsigned_abs();
 
 #[tokio::test]
-async fn a_message_on_postgres_costs_two_round_trips_beyond_its_handlers_own() {
+async fn a_message_on_postgres_costs_two_round_trips_beyond_its_handlers_own_answered_or_not() {
     on_postgres(Wants::Nothing).await;
-}
-
-#[tokio::test]
-async fn an_answered_message_on_postgres_costs_no_more() {
     on_postgres(Wants::Answers).await;
 }
 
 #[tokio::test]
-async fn a_message_on_mariadb_costs_two_round_trips_beyond_its_handlers_own() {
+async fn a_message_on_mariadb_costs_two_round_trips_beyond_its_handlers_own_answered_or_not() {
     on_mariadb(Wants::Nothing).await;
-}
-
-#[tokio::test]
-async fn an_answered_message_on_mariadb_costs_no_more() {
     on_mariadb(Wants::Answers).await;
 }
 
