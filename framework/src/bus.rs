@@ -32,6 +32,7 @@ mod requesting;
 mod run;
 mod scheduling;
 mod sending;
+pub(crate) use builder::Sagas;
 pub use builder::{BuildError, BusBuilder, Problem, WorkerSettings};
 pub use run::BusError;
 
@@ -80,6 +81,7 @@ pub(crate) struct BusCore {
     pub(crate) results: Option<Arc<dyn ResultStore>>,
     pub(crate) waiting: Option<Arc<Waiting>>,
     pub(crate) policy: RetryPolicy,
+    pub(crate) sagas: Sagas,
     pub(crate) codec: Arc<dyn Codec>,
     pub(crate) background: Vec<Arc<dyn Background>>,
     pub(crate) vitals: Vitals,

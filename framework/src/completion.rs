@@ -52,6 +52,9 @@ pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
     }
     transaction.run(Stage::Commit).await.map_err(Failure::BeforeCommit)?;
     commit_unit(cx).await?;
+    if let Some(held) = cx.held.take() {
+        held.confirm();
+    }
     transaction.committing(true);
     if let Some(schedule) = &core.schedule {
         schedule.committed(deferred);
@@ -117,6 +120,7 @@ pub(crate) async fn roll_back(cx: &mut IncomingContext) {
     let transaction = cx.context.transaction().clone();
     transaction.complete();
     drop(cx.context.take_staged());
+    drop(cx.held.take());
     if cx.unit_is_open {
         cx.unit_is_open = false;
         let answer = match unit(&cx.context).await {
@@ -188,7 +192,7 @@ fn abandon(context: &Context) {
 }
 
 /// The unit of work. A guard that outlives its handler is waited for a moment, then it is the handler's error.
-async fn unit(context: &Context) -> Result<OwnedMutexGuard<UnitSlot>> {
+pub(crate) async fn unit(context: &Context) -> Result<OwnedMutexGuard<UnitSlot>> {
     let slot = Arc::clone(&context.0.unit);
     tokio::time::timeout(limits::GUARD_WAIT, slot.lock_owned()).await.map_err(|_| {
         Error::new("a guard of the unit of work outlives its handler: drop it before the handler returns")

@@ -46,6 +46,8 @@ pub(crate) struct Inner {
     cancelled: Mutex<Vec<Uuid>>,
     /// What the closing text of the unit of work writes besides the outbox.
     writes: Mutex<Vec<Statement>>,
+    /// The saga whose handler runs.
+    saga: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     /// Set by the retry step before the handlers run.
     pub(crate) attempt: std::sync::atomic::AtomicU32,
     /// Set by the idempotency step.
@@ -62,6 +64,7 @@ impl Context {
             staged: Mutex::new(Some(Vec::new())),
             cancelled: Mutex::default(),
             writes: Mutex::new(Vec::new()),
+            saga: Mutex::new(None),
             attempt: 1.into(),
             duplicate: false.into(),
         }))
@@ -126,6 +129,15 @@ impl Context {
 
     pub(crate) fn take_writes(&self) -> Vec<Statement> {
         std::mem::take(&mut *self.0.writes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says whose handler runs. Handlers of one message run one after the other.
+    pub(crate) fn enter_saga(&self, saga: Option<Arc<dyn Any + Send + Sync>>) {
+        *self.0.saga.lock().unwrap_or_else(PoisonError::into_inner) = saga;
+    }
+
+    pub(crate) fn current_saga(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0.saga.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Actions around the commit, and values that are kept with the message.

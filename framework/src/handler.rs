@@ -10,7 +10,9 @@ use crate::{
     context::{Context, States, UnitGuard},
     error::{Error, Result},
     headers::Headers,
+    incoming::Incoming,
     message::Message,
+    saga::Concerned,
     store::backend::Backend,
     unit_of_work::Capabilities,
 };
@@ -62,6 +64,8 @@ pub trait FromContext: Sized + Send {
 pub struct Provided<'a> {
     pub(crate) states: &'a States,
     pub(crate) unit_of_work: Option<&'a Capabilities>,
+    /// The type of the state of the saga that the handler belongs to, with its name for messages.
+    pub(crate) saga: Option<(TypeId, &'static str)>,
 }
 
 impl Provided<'_> {
@@ -212,16 +216,34 @@ functions!(A, B, C, D, E);
 /// One handler call whose message is decoded already.
 pub(crate) type Call = Box<dyn FnOnce(Context) -> BoxFuture<'static, Result<()>> + Send>;
 
+/// What a handler makes of a message.
+pub(crate) struct Prepared {
+    /// Runs the handler.
+    pub(crate) call: Call,
+    /// The saga that the message concerns, to be read before the call.
+    pub(crate) saga: Option<Arc<dyn Concerned>>,
+}
+
 /// A handler whose message type is forgotten.
 pub(crate) trait Erased: Send + Sync {
-    /// Decodes the message; the returned call runs the handler.
-    fn prepare(&self, codec: &dyn Codec, body: &[u8]) -> Result<Call, CodecError>;
+    /// Decodes the message.
+    fn prepare(&self, codec: &dyn Codec, message: &Incoming) -> Result<Prepared>;
     fn check(&self, provided: &Provided<'_>) -> Result<(), Vec<String>>;
     fn type_name(&self) -> &'static str;
     /// The aggregate of its message, when it is known.
     fn aggregate(&self) -> Option<&'static str> {
         None
     }
+}
+
+/// The message in a body.
+pub(crate) fn decoded<M: Message>(codec: &dyn Codec, body: &[u8]) -> Result<M, CodecError> {
+    let mut message = None;
+    codec.decode(body, &mut |deserializer| {
+        message = Some(M::deserialize(deserializer)?);
+        Ok(())
+    })?;
+    message.ok_or_else(|| CodecError("the codec decoded nothing".to_owned()))
 }
 
 pub(crate) struct Typed<H, M, Args> {
@@ -241,15 +263,10 @@ where
     M: Message,
     Args: 'static,
 {
-    fn prepare(&self, codec: &dyn Codec, body: &[u8]) -> Result<Call, CodecError> {
-        let mut message = None;
-        codec.decode(body, &mut |deserializer| {
-            message = Some(M::deserialize(deserializer)?);
-            Ok(())
-        })?;
-        let message = message.ok_or_else(|| CodecError("the codec decoded nothing".to_owned()))?;
+    fn prepare(&self, codec: &dyn Codec, message: &Incoming) -> Result<Prepared> {
+        let message = decoded(codec, &message.body)?;
         let handler = Arc::clone(&self.handler);
-        Ok(Box::new(move |cx| handler.call(message, cx)))
+        Ok(Prepared { call: Box::new(move |cx| handler.call(message, cx)), saga: None })
     }
 
     fn check(&self, provided: &Provided<'_>) -> Result<(), Vec<String>> {

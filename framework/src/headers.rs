@@ -38,12 +38,16 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 /// `true` on a message that was handled before and is handled again by `DuplicatePolicy::Invoke`.
 pub const DUPLICATE: &str = "barid-duplicate";
-/// The id that a copied, deferred or forwarded message had before it got its own.
+/// The id that a copied, deferred or forwarded message had before it got its own; after several copies, that of the first.
 pub const ORIGINAL_ID: &str = "barid-original-id";
 /// `true` on a request: its sender waits for the answer, and is told when the request is given up.
 pub const REQUEST: &str = "barid-request";
 /// `true` on a message whose result somebody polls for: the bus that handles it keeps what became of it.
 pub const RESULT: &str = "barid-result";
+/// On a timeout of a saga: the saga's name.
+pub const SAGA: &str = "barid-saga";
+/// On a timeout of a saga: the saga's id.
+pub const SAGA_ID: &str = "barid-saga-id";
 /// On a dead letter: how many attempts were made.
 pub const DEAD_ATTEMPTS: &str = "barid-dead-attempts";
 /// On a dead letter: the chain of causes, outermost first, separated by `: `.

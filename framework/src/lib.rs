@@ -74,6 +74,7 @@ pub mod pipeline;
 pub mod request;
 pub mod retry;
 pub mod routing;
+pub mod saga;
 pub mod schedule;
 pub mod sender;
 pub mod store;
@@ -101,6 +102,7 @@ pub use outbox::{Doorbell, Outbox, SqlOutbox};
 pub use pipeline::{Next, Pipeline, Position, Step};
 pub use request::{MessageResult, Problem, Request, RequestError};
 pub use retry::RetryPolicy;
+pub use saga::Saga;
 pub use schedule::{MemorySchedule, Schedule, SqlSchedule};
 pub use sender::Sender;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

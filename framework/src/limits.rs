@@ -54,6 +54,36 @@ pub const ATTEMPTS_REMEMBERED_MAX: usize = 100_000;
 /// Bytes of the cause that a dead letter carries: headers must fit the frame of every broker.
 pub const DEAD_CAUSE_BYTES_MAX: usize = 8_000;
 
+/// Largest state of a saga, in bytes of JSON.
+pub const SAGA_DATA_BYTES_MAX: usize = 1024 * 1024;
+
+/// Timeouts that one saga waits for at the same time.
+pub const SAGA_TIMEOUTS_MAX: usize = 100;
+
+/// How often a message is handled again at once because somebody else was first with its saga, before that counts as an attempt.
+pub const SAGA_CONFLICT_RETRIES_MAX: u32 = 5;
+
+/// The longest pause before the first of these; doubles. The shortest is none.
+pub const SAGA_CONFLICT_PAUSE: Duration = Duration::from_millis(5);
+
+/// The longest pause before any of these.
+pub const SAGA_CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// How often a saga with a conflict resolution is merged for one message, before the message fails.
+pub const SAGA_MERGES_MAX: u32 = 5;
+
+/// How long the tombstone of a completed saga is kept: what a late or repeated start can be late.
+pub const SAGA_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+
+/// How often old tombstones are looked for.
+pub const SAGA_RETENTION_EVERY: Duration = Duration::from_secs(60);
+
+/// Tombstones that are removed at once.
+pub const SAGA_RETENTION_BATCH_ROWS: u32 = 500;
+
+/// Sagas that a bus without a database keeps in memory, the completed ones included.
+pub const MEMORY_SAGAS_MAX: usize = 100_000;
+
 /// How long handlers that are running when the bus stops may take to finish.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
 

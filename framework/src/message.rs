@@ -9,7 +9,8 @@ use uuid::Uuid;
 use crate::{
     codec::{Codec, CodecError},
     destination::Destination,
-    headers::Headers,
+    headers::{self, Headers},
+    incoming::Incoming,
     schedule::Due,
 };
 
@@ -126,6 +127,23 @@ impl Outgoing {
     /// An outgoing message whose bytes are ready; `None` is a tombstone.
     pub fn raw(name: &str, body: impl Into<Option<Bytes>>) -> Self {
         Self::with_body(name, first_segment(name), Body::Raw(body.into()))
+    }
+
+    /// A received message on its way to another place: the same bytes and headers, with an id of its own.
+    pub(crate) fn copy_of(incoming: &Incoming, to: Destination) -> Self {
+        let mut copy = Self::raw(&incoming.name, incoming.body.clone()).to(to);
+        copy.headers = incoming.headers.clone();
+        let id = copy.headers.remove(headers::ID).unwrap_or_else(|| incoming.id.to_string());
+        copy.headers.set_default(headers::ORIGINAL_ID, || id);
+        if let Some(aggregate) = copy.headers.remove(headers::AGGREGATE) {
+            copy.aggregate = aggregate;
+        }
+        copy.key = copy.headers.remove(headers::KEY);
+        // It has columns for these again, and is no longer what came from that topic.
+        for name in [headers::TYPE, headers::TOPIC] {
+            copy.headers.remove(name);
+        }
+        copy
     }
 
     fn with_body(name: &str, aggregate: &str, body: Body) -> Self {

@@ -16,8 +16,9 @@ mod dispatch;
 mod idempotency;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
-mod retry;
+pub(crate) mod retry;
 mod route;
+mod sagas;
 mod serialize;
 mod subscriptions;
 mod trace;
@@ -37,6 +38,7 @@ pub use outgoing::OutgoingContext;
 /// | `deserialize` | finds the handlers and decodes the message for each |
 /// | `unit_of_work` | begins it, with the idempotency record; commits it when `commit_with_transaction` is off |
 /// | `idempotency` | skips or marks a duplicate |
+/// | `sagas` | shows the handlers the sagas that the message concerns, and saves what they changed |
 /// | `dispatch` | calls the handlers one after the other |
 #[must_use]
 pub fn incoming_steps() -> Pipeline<IncomingContext> {
@@ -47,6 +49,7 @@ pub fn incoming_steps() -> Pipeline<IncomingContext> {
         Arc::new(deserialize::Deserialize),
         Arc::new(unit_of_work::UnitOfWorkStep),
         Arc::new(idempotency::Idempotency),
+        Arc::new(sagas::Sagas),
         Arc::new(dispatch::Dispatch),
     ])
 }
@@ -87,6 +90,12 @@ pub trait Step<C: Send + 'static>: Send + Sync + 'static {
 /// The steps that come after the current one.
 pub struct Next<'a, C: Send + 'static> {
     steps: &'a [Arc<dyn Step<C>>],
+}
+
+impl<C: Send + 'static> Clone for Next<'_, C> {
+    fn clone(&self) -> Self {
+        Self { steps: self.steps }
+    }
 }
 
 impl<C: Send + 'static> Next<'_, C> {

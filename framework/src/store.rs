@@ -19,6 +19,7 @@ pub mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub(crate) mod results;
+pub(crate) mod saga;
 pub(crate) mod schedule;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod schema;

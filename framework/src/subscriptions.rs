@@ -7,7 +7,8 @@
 //! | [`Subscriptions::decentralised`] | each publisher, in a store of its own | the same | a request to the queue that owns the event by routing |
 //!
 //! Publisher and subscriber of an event must agree: a bus that subscribed at its transport gets nothing from a publisher that
-//! asks a store. A subscription is to a topic; by default the events of one aggregate share one, see
+//! asks a store. RabbitMQ refuses what it can give to no queue, so there a topic needs a subscriber, also the topic of a base that
+//! an event extends; elsewhere an event that nobody subscribed to is sent to nobody. A subscription is to a topic; by default the events of one aggregate share one, see
 //! [`BusBuilder::topic_names`](crate::BusBuilder::topic_names).
 
 use std::{fmt, sync::Arc};

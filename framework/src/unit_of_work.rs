@@ -16,6 +16,7 @@ use crate::{
     store::{
         idempotency::RecordStore,
         results::ResultStore,
+        saga::SagaStore,
         statement::{Opening, Writes},
     },
 };
@@ -93,6 +94,8 @@ pub struct Capabilities {
     pub(crate) records: Option<Arc<dyn RecordStore>>,
     /// What became of messages that somebody polls for.
     pub(crate) results: Option<Arc<dyn ResultStore>>,
+    /// Where sagas are kept; `None` when it has no place for them.
+    pub(crate) sagas: Option<Arc<dyn SagaStore>>,
     /// Where scheduled messages are kept.
     pub(crate) schedule: Option<Arc<dyn ScheduleStore>>,
 }

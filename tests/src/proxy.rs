@@ -2,7 +2,8 @@
 //!
 //! It counts the round trips of each connection on the wire, and loses answers on purpose: after the server did what was
 //! asked ([`cut_after_request`](Proxy::cut_after_request)), or before it heard of it
-//! ([`cut_before_request`](Proxy::cut_before_request)). It knows no protocol, only bytes and whose turn it is, so it serves
+//! ([`cut_before_request`](Proxy::cut_before_request)), and stands for a slower network
+//! ([`add_latency`](Proxy::add_latency)). It knows no protocol, only bytes and whose turn it is, so it serves
 //! PostgreSQL and MariaDB alike; their connections must not be encrypted ([`servers::through`] sees to that).
 
 mod fault;
@@ -13,6 +14,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -36,6 +38,8 @@ pub struct Proxy {
 #[derive(Debug, Default)]
 struct Shared {
     faults: Faults,
+    /// What every round trip takes longer, in microseconds.
+    latency_us: AtomicU64,
     /// Round trips by connection, in the order in which they were accepted.
     round_trips: Mutex<Vec<Arc<AtomicU64>>>,
     /// Cancelled to cut what is connected now, and then replaced.
@@ -101,6 +105,13 @@ impl Proxy {
         self.shared.faults.arm(Fault::BeforeRequest, needle);
     }
 
+    /// From now on every round trip takes `latency` longer: requests are held that long before the server gets them, those of
+    /// different connections at the same time. The runtime's timer rounds up to the next millisecond.
+    pub fn add_latency(&self, latency: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.shared.latency_us.store(micros, Ordering::SeqCst);
+    }
+
     /// Closes everything that is connected now. New connections are accepted as before.
     pub fn cut_all(&self) {
         let mut cut = self.shared.cut.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +160,7 @@ async fn accept(listener: TcpListener, upstream: String, shared: Arc<Shared>) {
                     // A server that cannot be reached looks to the client like one that closes at once.
                     let Ok(server) = TcpStream::connect(upstream).await else { return };
                     let (connection, counter, cut) = shared.connected();
-                    let link = link::Link::new(connection, counter, &shared.faults);
+                    let link = link::Link::new(connection, counter, &shared.faults, &shared.latency_us);
                     // Cut, or broken by either side: in both cases the sockets are closed, and that is all there is to do.
                     let _ = cut.run_until_cancelled(link.run(client, server)).await;
                 });

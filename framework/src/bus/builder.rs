@@ -25,10 +25,12 @@ use crate::{
 mod build;
 mod problems;
 mod requests;
+mod saga;
 mod schedule;
 mod sending;
 mod workers;
 pub use problems::{BuildError, Problem};
+pub(crate) use saga::Sagas;
 use workers::WorkerParts;
 pub use workers::WorkerSettings;
 
@@ -49,6 +51,7 @@ pub struct BusBuilder {
     wanted: Vec<sending::Wanted>,
     background: Vec<Arc<dyn Background>>,
     states: States,
+    sagas: saga::Given,
     codec: Arc<dyn Codec>,
     policy: RetryPolicy,
     parallelism: usize,
@@ -77,6 +80,7 @@ impl BusBuilder {
             wanted: Vec::new(),
             background: Vec::new(),
             states: States::default(),
+            sagas: saga::Given::default(),
             codec: Arc::new(Json),
             policy: RetryPolicy::default(),
             parallelism: limits::PARALLELISM,

@@ -78,7 +78,14 @@ impl Bus {
 }
 
 impl BusCore {
+    /// The queue that this bus receives from.
     pub(crate) fn own_queue(&self) -> Result<Destination> {
+        if self.settings.send_only {
+            return Err(Error::permanent(format!(
+                "bus {:?} only sends: it has no queue. Leave .send_only() out, or name a destination",
+                self.name
+            )));
+        }
         Ok(Destination::queue(self.inbox.queue.clone())?)
     }
 
@@ -87,8 +94,10 @@ impl BusCore {
         if message.to.is_none() {
             message.to = Some(self.routes.owner(&message.name)?.clone());
         }
-        let own = self.own_queue()?;
-        message.headers.set_default(headers::REPLY_TO, || own.to_string());
+        if !self.settings.send_only {
+            let own = self.own_queue()?;
+            message.headers.set_default(headers::REPLY_TO, || own.to_string());
+        }
         Ok(message)
     }
 
@@ -110,9 +119,10 @@ impl BusCore {
 
     async fn change<M: Message>(self: &Arc<Self>, change: Change) -> Result<()> {
         let topic = self.routes.topic_of::<M>()?;
-        let queue = &self.inbox.queue;
+        let own = self.own_queue()?;
+        let queue = own.name();
         if change == Change::Subscribe {
-            self.transport.declare(&Inbox::new(queue.clone())).await?;
+            self.transport.declare(&Inbox::new(queue)).await?;
         }
         match self.subscriptions.store() {
             _ if self.subscriptions.owners_are_asked() => {

@@ -8,9 +8,8 @@ use uuid::Uuid;
 use super::Context;
 use crate::{
     bus::BusCore,
-    destination::Destination,
     error::{Error, Result},
-    headers, limits,
+    limits,
     message::Outgoing,
     schedule::Due,
 };
@@ -57,7 +56,7 @@ impl Context {
     /// # Errors
     /// As [`Context::defer`].
     pub fn defer_this(&self, after: Duration) -> Result<Uuid> {
-        let copy = copy(self)?;
+        let copy = Outgoing::copy_of(self.incoming(), self.0.core.own_queue()?);
         self.stage_due(Due::In(after), copy)
     }
 
@@ -98,26 +97,10 @@ impl BusCore {
     pub(crate) fn deferred(&self, due: Due, mut message: Outgoing) -> Result<Outgoing> {
         self.schedule()?;
         message.due = Some(due.check()?);
-        if message.to.is_none() && self.routes.owner(&message.name).is_err() {
-            message.to = Some(Destination::queue(self.inbox.queue.clone())?);
+        if message.to.is_none() {
+            let owner = self.routes.find(&message.name)?.cloned();
+            message.to = Some(owner.map_or_else(|| self.own_queue(), Ok)?);
         }
         Ok(message)
     }
-}
-
-/// The message being handled as a new one, to this bus's own queue.
-fn copy(cx: &Context) -> Result<Outgoing> {
-    let incoming = cx.incoming();
-    let mut copy = Outgoing::raw(&incoming.name, incoming.body.clone());
-    copy.headers = incoming.headers.clone();
-    for column in [headers::ID, headers::TYPE] {
-        copy.headers.remove(column);
-    }
-    if let Some(aggregate) = copy.headers.remove(headers::AGGREGATE) {
-        copy.aggregate = aggregate;
-    }
-    copy.key = copy.headers.remove(headers::KEY);
-    copy.headers.set(headers::ORIGINAL_ID, incoming.id.to_string());
-    copy.to = Some(Destination::queue(cx.0.core.inbox.queue.clone())?);
-    Ok(copy)
 }

@@ -66,9 +66,11 @@ impl Context {
     }
 }
 
-/// The id as its sender knows it.
+/// The id as whoever asked knows it: a request that was forwarded or deferred has another one.
 fn id_text(message: &Incoming) -> String {
-    message.headers.get(headers::ID).map_or_else(|| message.id.to_string(), ToOwned::to_owned)
+    let header = |name| message.headers.get(name).map(ToOwned::to_owned);
+    let asked = header(headers::ORIGINAL_ID).or_else(|| header(headers::ID));
+    asked.unwrap_or_else(|| message.id.to_string())
 }
 
 fn reply_to(message: &Incoming) -> Result<Option<Destination>> {

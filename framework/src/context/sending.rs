@@ -6,14 +6,14 @@ use super::Context;
 use crate::{
     destination::Destination,
     error::{Error, Result},
-    headers, limits,
+    limits,
     message::Outgoing,
 };
 
 impl Context {
     /// Publishes an event to its subscribers: to its own topic and those of its bases, to the queues that a subscription store
-    /// names, or where its route or [`Outgoing::to`] says. Without subscribers nothing is sent, which is no error. Only stages:
-    /// it leaves with the commit, and not at all when the message fails.
+    /// names, or where its route or [`Outgoing::to`] says. Without subscribers nothing is sent, which is no error except
+    /// on RabbitMQ, which refuses what no queue gets. Only stages: it leaves with the commit, and not at all when the message fails.
     ///
     /// What one handler sends leaves in this order; whoever receives it sees the order of each key.
     ///
@@ -47,19 +47,7 @@ impl Context {
     /// # Errors
     /// As [`Context::publish`].
     pub fn forward(&self, to: Destination) -> Result<()> {
-        let incoming = self.incoming();
-        let mut message = Outgoing::raw(&incoming.name, incoming.body.clone()).to(to);
-        message.headers = incoming.headers.clone();
-        message.headers.set_default(headers::ORIGINAL_ID, || incoming.id.to_string());
-        if let Some(aggregate) = message.headers.remove(headers::AGGREGATE) {
-            message.aggregate = aggregate;
-        }
-        message.key = message.headers.remove(headers::KEY);
-        // The message has these again, and is no longer what came from that topic.
-        for name in [headers::ID, headers::TYPE, headers::TOPIC] {
-            message.headers.remove(name);
-        }
-        self.stage(message)
+        self.stage(Outgoing::copy_of(self.incoming(), to))
     }
 
     pub(super) fn stage(&self, message: Outgoing) -> Result<()> {

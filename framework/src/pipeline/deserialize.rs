@@ -22,10 +22,10 @@ impl Step<IncomingContext> for Deserialize {
             cx.outcome = "not for this bus";
             return Ok(());
         }
-        let calls = handlers
+        let prepared = handlers
             .iter()
             .map(|handler| {
-                handler.prepare(core.codec.as_ref(), &message.body).map_err(|error| {
+                handler.prepare(core.codec.as_ref(), message).map_err(|error| {
                     Error::permanent(format!(
                         "message {:?} cannot be read by handler {}: {error}",
                         message.name,
@@ -34,7 +34,12 @@ impl Step<IncomingContext> for Deserialize {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        cx.calls = calls;
+        for prepared in prepared {
+            cx.calls.push(prepared.call);
+            if let Some(saga) = prepared.saga {
+                cx.concern(saga);
+            }
+        }
         cx.says_nothing = false;
         next.run(cx).await
     }

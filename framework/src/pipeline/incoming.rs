@@ -10,7 +10,13 @@ use crate::{
     context::Context,
     handler::Call,
     incoming::Incoming,
-    store::{backend::IdempotencyKey, idempotency::Mark, statement::Statement},
+    saga::Concerned,
+    store::{
+        backend::IdempotencyKey,
+        idempotency::Mark,
+        saga::{Held, Lookup},
+        statement::Statement,
+    },
     transport::{OutgoingRow, Settlement},
 };
 
@@ -20,6 +26,12 @@ pub struct IncomingContext {
     pub(crate) calls: Vec<Call>,
     /// What the unit of work reads with its opening text; taken when it begins.
     pub(crate) reads: Vec<Statement>,
+    /// The sagas that the message concerns, each with the position of its read.
+    pub(crate) sagas: Vec<(Arc<dyn Concerned>, Option<usize>)>,
+    /// Saved sagas of a store that is not in the unit of work.
+    pub(crate) held: Option<Box<dyn Held>>,
+    /// How often somebody else was first with a saga.
+    pub(crate) conflicts: u32,
     /// Taken by the retry step when it settles the delivery.
     pub(crate) settlement: Option<Box<dyn Settlement>>,
     /// Whether the unit of work began and still has to end.
@@ -40,11 +52,18 @@ pub struct IncomingContext {
 
 impl IncomingContext {
     pub(crate) fn new(core: Arc<BusCore>, incoming: Incoming, settlement: Box<dyn Settlement>) -> Self {
+        Self { settlement: Some(settlement), ..Self::unsettled(core, incoming) }
+    }
+
+    fn unsettled(core: Arc<BusCore>, incoming: Incoming) -> Self {
         Self {
             context: Context::new(core, incoming),
             calls: Vec::new(),
             reads: Vec::new(),
-            settlement: Some(settlement),
+            sagas: Vec::new(),
+            held: None,
+            conflicts: 0,
+            settlement: None,
             unit_is_open: false,
             duplicate: false,
             mark: None,
@@ -65,6 +84,27 @@ impl IncomingContext {
     #[must_use]
     pub fn message(&self) -> &Incoming {
         self.context.incoming()
+    }
+
+    /// Notes a saga, to be read with the opening text of the unit of work. Who meets others a second time waits for them instead.
+    pub(crate) fn concern(&mut self, saga: Arc<dyn Concerned>) {
+        let core = self.core();
+        let lock = self.conflicts > 0;
+        let read = |lookup: &Lookup| core.sagas.store.as_ref()?.read(saga.saga(), lookup, lock);
+        let read = saga.lookup().and_then(read);
+        let position = read.is_some().then_some(self.reads.len());
+        self.reads.extend(read);
+        self.sagas.push((saga, position));
+    }
+
+    /// The same message and delivery from the start.
+    pub(crate) fn renew(&mut self) {
+        let incoming = self.message().clone();
+        let attempt = self.context.attempt();
+        let settlement = self.settlement.take();
+        let conflicts = self.conflicts;
+        *self = Self { settlement, conflicts, ..Self::unsettled(self.core(), incoming) };
+        self.context.0.attempt.store(attempt, std::sync::atomic::Ordering::Relaxed);
     }
 
     pub(crate) fn core(&self) -> Arc<BusCore> {

@@ -12,6 +12,7 @@ use crate::{
     context::replying,
     error::{Disposition, Error, Result, panic_text},
     retry::Decision,
+    saga::conflict,
     store::backend::IdempotencyKey,
     transport::Repeat,
 };
@@ -46,16 +47,14 @@ impl Step<IncomingContext> for Retry {
                 return give_up(cx, error, started - 1).await;
             }
         }
-        let handled = AssertUnwindSafe(next.run(cx)).catch_unwind().await;
-        let result = match handled {
-            // A step around the unit of work may have swallowed that the commit failed.
-            Ok(_) if cx.failure.is_some() => cx.failure.take().map_or(Ok(()), Err),
-            Ok(Ok(())) => AssertUnwindSafe(completion::commit(cx))
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|panic| Err(Failure::BeforeCommit(panicked(panic.as_ref())))),
-            Ok(Err(error)) => Err(Failure::BeforeCommit(error)),
-            Err(panic) => Err(Failure::BeforeCommit(panicked(panic.as_ref()))),
+        let result = loop {
+            match handle(cx, next.clone()).await {
+                Err(failure) if conflict::is_again(cx, &failure) => conflict::again(cx).await,
+                Err(Failure::BeforeCommit(error)) => {
+                    break Err(Failure::BeforeCommit(conflict::explained(cx, error)));
+                }
+                result => break result,
+            }
         };
         match result {
             Ok(()) => {
@@ -68,6 +67,21 @@ impl Step<IncomingContext> for Retry {
             }
             Err(failure) => fail(cx, failure, counted).await,
         }
+    }
+}
+
+/// The steps after this one, and the commit.
+async fn handle(cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<(), Failure> {
+    let handled = AssertUnwindSafe(next.run(cx)).catch_unwind().await;
+    match handled {
+        // A step around the unit of work may have swallowed that the commit failed.
+        Ok(_) if cx.failure.is_some() => cx.failure.take().map_or(Ok(()), Err),
+        Ok(Ok(())) => AssertUnwindSafe(completion::commit(cx))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|panic| Err(Failure::BeforeCommit(panicked(panic.as_ref())))),
+        Ok(Err(error)) => Err(Failure::BeforeCommit(error)),
+        Err(panic) => Err(Failure::BeforeCommit(panicked(panic.as_ref()))),
     }
 }
 
@@ -156,7 +170,7 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
 }
 
 /// A number in 0..1 that differs between messages; the random bits of a UUIDv7 are random enough to spread retries.
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     #[allow(clippy::cast_possible_truncation)] // the low half is the random part of a UUIDv7
     let random = uuid::Uuid::now_v7().as_u128() as u32;
     f64::from(random) / f64::from(u32::MAX)

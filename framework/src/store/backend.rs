@@ -1,7 +1,8 @@
 //! What the unit of work needs from a database: the two text statements around the handler, and what an error means.
 //!
 //! Each database implements [`Backend`] in `store/<database>/`, with the same file names. Everything that is interpolated
-//! into SQL text is written by `shared` and `store/<database>/text.rs`, from UUIDs, integers and hex, and nowhere else.
+//! into SQL text is written by `shared` and `store/<database>/text.rs`, from UUIDs, integers, hex and, on
+//! PostgreSQL, plain text (printable ASCII without quote and backslash), and nowhere else.
 
 use std::future::Future;
 
@@ -13,6 +14,7 @@ use super::{
     attempts::AttemptRows,
     idempotency::IdempotencyRows,
     results::ResultRows,
+    saga::SagaRows,
     schedule::ScheduleRows,
     shared,
     statement::{Opening, Statement, Writes},
@@ -64,7 +66,7 @@ pub enum Verdict {
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
 pub trait Backend:
-    Database + AttemptRows + IdempotencyRows + ResultRows + ScheduleRows + sealed::Sealed
+    Database + AttemptRows + IdempotencyRows + ResultRows + SagaRows + ScheduleRows + sealed::Sealed
 {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
@@ -105,14 +107,18 @@ pub trait Backend:
             if let Some(text) = Self::closing(writes, prepared) {
                 return Self::simple(connection, text).await;
             }
-            Self::simple(connection, shared::RELEASE.to_owned()).await?;
-            for statement in &writes.statements {
-                Self::run(connection, statement).await?;
-            }
-            if !writes.outbox.is_empty() {
-                Self::insert_outbox(connection, &writes.outbox).await?;
-            }
-            Self::simple(connection, "COMMIT".to_owned()).await
+            // Boxed: rare, and large.
+            let in_steps = async {
+                Self::simple(connection, shared::RELEASE.to_owned()).await?;
+                for statement in &writes.statements {
+                    Self::run(connection, statement).await?;
+                }
+                if !writes.outbox.is_empty() {
+                    Self::insert_outbox(connection, &writes.outbox).await?;
+                }
+                Self::simple(connection, "COMMIT".to_owned()).await
+            };
+            Box::pin(in_steps).await
         }
     }
 

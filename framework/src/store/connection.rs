@@ -15,7 +15,7 @@ use sqlx::{Database, Either, Execute, Executor, SqlStr, pool::PoolConnection};
 use super::{
     backend::{Backend, Opened, sever},
     kept::Kept,
-    statement::{Opening, Writes},
+    statement::{Opening, Statement, Writes},
 };
 use crate::error::{Error, Result};
 
@@ -58,6 +58,13 @@ impl<DB: Backend> UnitConnection<DB> {
         let opened = DB::open(self.live()?, opening, &mut prepared).await;
         self.prepared = prepared;
         opened
+    }
+
+    /// Runs one statement of Barid's own inside the unit; how many rows it touched, and those it found.
+    pub(super) async fn ask(&mut self, statement: &Statement) -> Result<(u64, Vec<DB::Row>), sqlx::Error> {
+        let answer = DB::ask(self.live()?, statement).await;
+        poison(&self.poisoned, answer.is_err());
+        answer
     }
 
     pub(super) async fn finish(&mut self, writes: &Writes) -> Result<(), sqlx::Error> {

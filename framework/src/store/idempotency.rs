@@ -103,7 +103,7 @@ pub trait IdempotencyRows: Database {
 
     /// The end of the first `rows_max` rows of a span by `look`, then `delete` up to there: where it ended, unless at the
     /// span's own end, and how many rows went.
-    fn purge(
+    fn remove_step(
         connection: &mut Self::Connection,
         table: Table,
         span: Span,
@@ -184,7 +184,7 @@ impl<DB: Backend> RecordStore for SqlRecords<DB> {
         let _writer = writer.map_err(|_| Error::new("somebody else keeps writing to the database"))?;
         bounded(async {
             let mut connection = self.0.acquire().await?;
-            Ok(DB::purge(&mut connection, table, span, keep_ms, limits::PURGE_ROWS_MAX).await?)
+            Ok(DB::remove_step(&mut connection, table, span, keep_ms, limits::PURGE_ROWS_MAX).await?)
         })
         .await
         .map_err(|error| error.context(format!("removing old rows of {}", table.columns().0)))

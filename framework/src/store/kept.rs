@@ -50,7 +50,8 @@ impl<DB: Backend> Kept<DB> {
         let kept = self.idle().connections.pop();
         match kept {
             Some((connection, _)) => Ok((connection, true)),
-            None => Ok((self.acquire().await?, false)),
+            // Boxed: sqlx's future is large, and this one is part of every message's.
+            None => Ok((Box::pin(self.acquire()).await?, false)),
         }
     }
 

@@ -3,6 +3,7 @@
 mod attempts;
 mod idempotency;
 mod results;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

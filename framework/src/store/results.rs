@@ -62,9 +62,6 @@ pub trait ResultRows: Database {
     /// What follows the values of an insert that changes no row.
     const UNLESS_THERE: &'static str;
 
-    /// One statement as SQL text.
-    fn text(statement: &Statement) -> String;
-
     /// The row of a message.
     fn read_result(
         connection: &mut Self::Connection,
@@ -109,12 +106,12 @@ impl<DB: Backend> ResultStore for SqlResults<DB> {
     }
 
     async fn write(&self, row: &ResultRow) -> Result<()> {
-        let text = DB::text(&self.statement(row));
+        let statement = self.statement(row);
         let writer = tokio::time::timeout(limits::CALL_TIMEOUT, DB::writer(self.0.pool())).await;
         let _writer = writer.map_err(|_| Error::new("somebody else keeps writing to the database"))?;
         bounded(async {
             let mut connection = self.0.acquire().await?;
-            Ok(DB::simple(&mut connection, text).await?)
+            Ok(DB::run(&mut connection, &statement).await.map(drop)?)
         })
         .await
         .map_err(|error| error.context("writing a result"))

@@ -4,6 +4,7 @@ mod attempts;
 mod idempotency;
 pub mod lock;
 mod results;
+mod saga;
 mod schedule;
 pub(super) mod subscriptions;
 mod text;

@@ -1,8 +1,8 @@
 //! Statements that join one of the two texts of a unit of work, so that they cost no round trip of their own.
 //!
 //! What is kept in the transaction of a message (sagas, replies, schedules) reads with the opening text and writes with the
-//! closing one. A [`Statement`] is SQL that was written in the source, with values that become literals of nothing but hex
-//! and digits; there is no way to put other text into it.
+//! closing one. A [`Statement`] is SQL that was written in the source, with values that become literals of hex, digits
+//! or, on PostgreSQL, plain text (see `shared`); there is no way to put other text into it.
 
 use bytes::Bytes;
 use sqlx::{Arguments, AssertSqlSafe, Database, Encode, IntoArguments, Type, query::Query};
@@ -54,7 +54,6 @@ enum Part {
     Null,
 }
 
-#[allow(dead_code)] // sagas, replies and schedules are written with it
 impl Statement {
     /// A statement that begins with `sql`.
     pub(crate) fn new(sql: &'static str) -> Self {

@@ -18,6 +18,7 @@ use super::{
     idempotency::{Mark, SqlRecords},
     kept::Kept,
     results::SqlResults,
+    saga::SqlSagas,
     schedule::SqlScheduleStore,
     statement::{Opening, Writes},
 };
@@ -67,7 +68,7 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
             Recorded::Fresh => Begun::Fresh(Box::new(unit)),
             Recorded::Duplicate => Begun::Duplicate(Box::new(unit)),
             Recorded::InProgress => {
-                unit.discard().await;
+                Box::pin(unit.discard()).await;
                 Begun::InProgress
             }
         })
@@ -84,6 +85,7 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
             attempts: Some(Arc::new(SqlAttempts::new(Arc::clone(&self.kept)))),
             records: Some(Arc::new(SqlRecords(Arc::clone(&self.kept)))),
             results: Some(Arc::new(SqlResults(Arc::clone(&self.kept)))),
+            sagas: Some(Arc::new(SqlSagas::new(Arc::clone(&self.kept)))),
             schedule: Some(Arc::new(SqlScheduleStore(Arc::clone(&self.kept)))),
         }
     }
@@ -123,8 +125,12 @@ impl<DB: Backend> SqlUnit<DB> {
             match unit.connection.open(opening).await {
                 // A connection that nobody tested since its last use may have died meanwhile; nothing was begun on it.
                 Err(error) if reused && DB::verdict(&error) == Verdict::Unknown => {
-                    unit.connection.replace(kept.acquire().await?);
-                    Ok(unit.connection.open(opening).await?)
+                    let again = async {
+                        unit.connection.replace(kept.acquire().await?);
+                        Ok::<_, Error>(unit.connection.open(opening).await?)
+                    };
+                    // Boxed, like everything that is rare here: the size of this future is copied for every message.
+                    Box::pin(again).await
                 }
                 answer => Ok(answer?),
             }
@@ -153,9 +159,10 @@ impl<DB: Backend> SqlUnit<DB> {
         self.writer = None;
     }
 
-    /// [`SqlUnit::resolve`], and then lets others write: whatever came out, counting attempts comes before the unit is closed
-    /// and needs the right to write that this unit would otherwise keep.
+    /// Closes the connection, [`SqlUnit::resolve`], and then lets others write: whatever came out, counting attempts comes
+    /// before the unit is closed and needs the right to write that this unit would otherwise keep.
     async fn find_out(&mut self, lost: Error) -> Result<(), CommitError> {
+        self.connection.close_hard().await;
         let outcome = self.resolve(lost).await;
         self.release();
         outcome
@@ -216,14 +223,8 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
             Ok(Err(error)) if DB::verdict(&error) == Verdict::Refused => {
                 Err(CommitError::Failed(closing_refused(error)))
             }
-            Ok(Err(error)) => {
-                self.connection.close_hard().await;
-                self.find_out(Error::from(error)).await
-            }
-            Err(_) => {
-                self.connection.close_hard().await;
-                self.find_out(Error::new("COMMIT was not answered in time")).await
-            }
+            Ok(Err(error)) => Box::pin(self.find_out(Error::from(error))).await,
+            Err(_) => Box::pin(self.find_out(Error::new("COMMIT was not answered in time"))).await,
         }
     }
 

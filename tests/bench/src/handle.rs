@@ -46,6 +46,10 @@ pub(crate) struct Options {
     /// Slices of a round: the sides take turns after each, so that what disturbs the machine disturbs all of them.
     #[arg(long, default_value_t = 10)]
     slices: usize,
+    /// Milliseconds that a round trip to the server takes longer, on both sides: a proxy in this process adds them, and its CPU
+    /// time counts as the client's.
+    #[arg(long, default_value_t = 0)]
+    network_ms: u64,
     /// The process id of the server, when it runs on this machine: shows what a message costs it, its children included.
     #[arg(long)]
     server_pid: Option<u32>,
@@ -112,10 +116,14 @@ const SIDES: [Side; 3] = [Side::Ours, Side::Held, Side::Pooled];
 
 async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
     let database = DB::database().await;
+    let network = match options.network_ms {
+        0 => None,
+        latency => Some(wire::Network::new::<DB>(&database.url, Duration::from_millis(latency)).await?),
+    };
+    let url = network.as_ref().map_or(&database.url, |network| &network.url);
     // Larger than what is in flight, so that nobody waits for a connection; one for each side, so that neither side inherits
     // the other's connections.
-    let pool =
-        |_| PoolOptions::<DB>::new().max_connections(options.in_flight + 8).connect_lazy(&database.url);
+    let pool = |_| PoolOptions::<DB>::new().max_connections(options.in_flight + 8).connect_lazy(url);
     let pools = [pool(Side::Ours)?, pool(Side::Held)?, pool(Side::Pooled)?];
     schema::apply(&DB::any(&database.pool)).await.context("applying the schema")?;
     DB::create_business_table(&database.pool).await?;
@@ -187,6 +195,10 @@ async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
         "round_trips_beyond_handler",
         wire::round_trips_beyond_handler::<DB>(&database.url).await?,
     );
+    report.condition("network_ms", options.network_ms);
+    if let Some(network) = &network {
+        report.condition("round_trip_ms_measured", network.round_trip_ms);
+    }
     report.condition("version", env!("CARGO_PKG_VERSION"));
     for pool in pools {
         pool.close().await;

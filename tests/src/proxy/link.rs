@@ -23,6 +23,7 @@ pub(super) struct Link<'a> {
     connection: usize,
     round_trips: Arc<AtomicU64>,
     faults: &'a Faults,
+    latency_us: &'a AtomicU64,
     /// The client has sent something that was not answered yet.
     asked: bool,
     /// The end of the current burst, in case a needle lies across two reads.
@@ -32,8 +33,13 @@ pub(super) struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    pub(super) fn new(connection: usize, round_trips: Arc<AtomicU64>, faults: &'a Faults) -> Self {
-        Self { connection, round_trips, faults, asked: false, tail: Vec::new(), losing: None }
+    pub(super) fn new(
+        connection: usize,
+        round_trips: Arc<AtomicU64>,
+        faults: &'a Faults,
+        latency_us: &'a AtomicU64,
+    ) -> Self {
+        Self { connection, round_trips, faults, latency_us, asked: false, tail: Vec::new(), losing: None }
     }
 
     /// Until one side closes or a fault strikes. Both sockets are closed on return.
@@ -51,6 +57,7 @@ impl<'a> Link<'a> {
             tokio::select! {
                 read = from_client.read(&mut request), if client_open => {
                     let request = &request[..read?];
+                    self.delay().await;
                     if request.is_empty() {
                         client_open = false;
                         to_server.shutdown().await?;
@@ -77,6 +84,14 @@ impl<'a> Link<'a> {
                     to_client.write_all(answer).await?;
                 }
             }
+        }
+    }
+
+    /// Holds the first piece of a request: the rest of it travels right behind.
+    async fn delay(&self) {
+        let latency = Duration::from_micros(self.latency_us.load(Ordering::SeqCst));
+        if !self.asked && !latency.is_zero() {
+            tokio::time::sleep(latency).await;
         }
     }
 

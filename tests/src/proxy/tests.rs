@@ -56,6 +56,22 @@ async fn counts_a_burst_and_its_answer_as_one_round_trip() {
 }
 
 #[tokio::test]
+async fn latency_is_added_once_to_a_round_trip() {
+    let (server, _) = echo_server().await;
+    let proxy = Proxy::start(server).await;
+    let mut client = TcpStream::connect(proxy.addr).await.unwrap();
+    ask(&mut client, b"hello").await.unwrap();
+    let latency = Duration::from_millis(40);
+    proxy.add_latency(latency);
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        ask(&mut client, b"hello").await.unwrap();
+    }
+    assert!(began.elapsed() >= 3 * latency, "{:?}", began.elapsed());
+    assert_eq!(proxy.round_trips(), 4);
+}
+
+#[tokio::test]
 async fn a_fault_strikes_once_and_only_its_request() {
     // (the fault, bytes that the server heard of the request, bytes that the client did not hear)
     for (fault, heard_by_server, swallowed) in [(Fault::AfterRequest, 8, 8), (Fault::BeforeRequest, 0, 0)] {

@@ -29,6 +29,7 @@ impl BusBuilder {
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
         self.check_mark(&mut problems);
+        self.check_sagas(settings.as_ref(), capabilities.as_ref(), &mut problems);
         let start_topics = self.subscribe_at_start(&mut problems);
         let topics = self.inbox.topics.iter().chain(&start_topics).chain(&self.replies);
         for name in [&self.name, &self.inbox.queue].into_iter().chain(topics) {
@@ -56,6 +57,8 @@ impl BusBuilder {
         else {
             return Err(BuildError { bus: self.name, problems: problems.0 });
         };
+        let (sagas, retention) = self.sagas.finish(capabilities.as_ref());
+        self.background.extend(retention);
         let schedule = scheduler(self.schedule.as_ref(), capabilities.as_ref());
         Ok(Bus(Arc::new(BusCore {
             records: capabilities.as_ref().and_then(|unit| unit.records.clone()),
@@ -86,6 +89,7 @@ impl BusBuilder {
             outbox: self.outbox,
             idempotency: self.idempotency,
             policy: self.policy,
+            sagas,
             codec: self.codec,
             vitals: Vitals::default(),
             sender: OnceCell::new(),
@@ -140,6 +144,7 @@ impl BusBuilder {
             (self.outbox.is_some(), "an outbox"),
             (self.idempotency.is_some(), "idempotency"),
             (self.schedule_is_sql(), "a schedule"),
+            (self.sagas.are_in_the_unit_of_work(), "sagas"),
         ]
         .into_iter()
         .filter_map(|(asked_for, part)| asked_for.then_some(part))
@@ -160,7 +165,11 @@ impl BusBuilder {
             problems.add(
                 "BRD013",
                 format!("it has {parts}, but no SQL unit of work whose transaction could hold the rows"),
-                "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))",
+                if parts == "sagas" {
+                    "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true)), or .memory_sagas(..)"
+                } else {
+                    "call .unit_of_work(SqlUnitOfWork::new(pool).commit_with_transaction(true))"
+                },
             );
         } else if let Some(settings) = settings
             && !settings.commit_with_transaction
@@ -189,7 +198,7 @@ impl BusBuilder {
             );
         }
         self.check_send_only(problems);
-        let provided = Provided { states: &self.states, unit_of_work: capabilities };
+        let provided = Provided { states: &self.states, unit_of_work: capabilities, saga: None };
         for (name, handler) in self.handlers.iter() {
             for missing in handler.check(&provided).err().unwrap_or_default() {
                 problems.add(

@@ -132,7 +132,7 @@ impl BusBuilder {
         }
         let given = [
             (!self.handlers.is_empty(), "handlers"),
-            (!self.inbox.topics.is_empty(), "subscriptions"),
+            (!self.inbox.topics.is_empty() || !self.wanted.is_empty(), "subscriptions"),
             (self.worker.queue_was_named, "a queue"),
         ];
         let given: Vec<_> = given.iter().filter_map(|(is, what)| is.then_some(*what)).collect();

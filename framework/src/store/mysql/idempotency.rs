@@ -33,7 +33,7 @@ impl IdempotencyRows for MySql {
         sqlx::query_scalar(now).fetch_one(connection).await
     }
 
-    async fn purge(
+    async fn remove_step(
         connection: &mut MySqlConnection,
         table: Table,
         span: Span,

@@ -3,11 +3,7 @@
 use sqlx::{MySql, MySqlConnection, Row};
 use uuid::Uuid;
 
-use super::text::Text;
-use crate::store::{
-    results::{ResultRow, ResultRows},
-    statement::Statement,
-};
+use crate::store::results::{ResultRow, ResultRows};
 
 impl ResultRows for MySql {
     const UNLESS_SUCCEEDED: &'static str = " ON DUPLICATE KEY UPDATE name=IF(state='succeeded',name,VALUES(name)),\
@@ -16,12 +12,6 @@ impl ResultRows for MySql {
          bus=IF(state='succeeded',bus,VALUES(bus)),handled_at=IF(state='succeeded',handled_at,VALUES(handled_at)),\
          state=IF(state='succeeded',state,VALUES(state))";
     const UNLESS_THERE: &'static str = " ON DUPLICATE KEY UPDATE message_id=VALUES(message_id)";
-
-    fn text(statement: &Statement) -> String {
-        let mut out = String::new();
-        statement.render::<Text>(&mut out);
-        out
-    }
 
     async fn read_result(
         connection: &mut MySqlConnection,

@@ -30,7 +30,7 @@ impl IdempotencyRows for Postgres {
         sqlx::query_scalar(now).fetch_one(connection).await
     }
 
-    async fn purge(
+    async fn remove_step(
         connection: &mut PgConnection,
         table: Table,
         span: Span,

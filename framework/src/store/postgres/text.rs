@@ -1,4 +1,4 @@
-//! SQL text for PostgreSQL, built from UUIDs, integers and hex only.
+//! SQL text for PostgreSQL, built from UUIDs, integers, hex and plain text only (see `shared`).
 
 use uuid::Uuid;
 
@@ -7,7 +7,7 @@ use crate::{
     store::{
         backend::IdempotencyKey,
         idempotency::Mark,
-        shared::{self, Literals, push_hex},
+        shared::{self, Literals, push_hex, push_plain},
         statement::Writes,
     },
     transport::OutgoingRow,
@@ -25,35 +25,49 @@ impl Literals for Text {
     }
 
     fn text(out: &mut String, text: &str) {
-        out.push_str("convert_from(");
-        Self::bytes(out, text.as_bytes());
-        out.push_str(",'UTF8')");
+        push_text(out, text, "::text");
     }
 
     fn json(out: &mut String, json: &str) {
-        Self::text(out, json);
+        push_text(out, json, "");
         out.push_str("::jsonb");
     }
 
     fn bytes(out: &mut String, bytes: &[u8]) {
+        push_bytes(out, bytes);
+        out.push_str("::bytea");
+    }
+}
+
+/// Appends text, and after text that is plain what says its type.
+fn push_text(out: &mut String, text: &str, of_type: &str) {
+    if push_plain(out, text.as_bytes()) {
+        out.push_str(of_type);
+        return;
+    }
+    out.push_str("convert_from('\\x");
+    push_hex(out, text.as_bytes());
+    out.push_str("','UTF8')");
+}
+
+/// Appends bytes. Plain ones are themselves: only a backslash would make them hex or an escape.
+fn push_bytes(out: &mut String, bytes: &[u8]) {
+    if !push_plain(out, bytes) {
         out.push_str("'\\x");
         push_hex(out, bytes);
-        out.push_str("'::bytea");
+        out.push('\'');
     }
 }
 
 /// Without an idempotency record.
 pub(super) const OPENING: &str = "BEGIN;SAVEPOINT barid_unit";
 
-/// The statements that the texts execute. The outbox comes first: a session that has the second one has both. Their
-/// parameters are bytes, so that the texts hold nothing but hex.
+/// The statements that the texts execute. The outbox comes first: a session that has the second one has both.
 pub(super) const PREPARE: [&str; 2] = [
-    "PREPARE barid_outbox(uuid,bytea,bytea,bytea,bytea,bytea,bytea,bytea)AS INSERT INTO outbox(id,destination,\
-     aggregatetype,aggregateid,type,payload,headers,tracingspancontext)VALUES($1,convert_from($2,'UTF8'),\
-     convert_from($3,'UTF8'),convert_from($4,'UTF8'),convert_from($5,'UTF8'),$6,convert_from($7,'UTF8')::jsonb,\
-     convert_from($8,'UTF8'))",
-    "PREPARE barid_idempotency(uuid,bytea,bigint)AS INSERT INTO idempotency(message_id,scope)\
-     SELECT $1,convert_from($2,'UTF8')WHERE pg_try_advisory_xact_lock($3)ON CONFLICT DO NOTHING",
+    "PREPARE barid_outbox(uuid,text,text,text,text,bytea,jsonb,text)AS INSERT INTO outbox(id,destination,aggregatetype,\
+     aggregateid,type,payload,headers,tracingspancontext)VALUES($1,$2,$3,$4,$5,$6,$7,$8)",
+    "PREPARE barid_idempotency(uuid,text)AS INSERT INTO idempotency(message_id,scope)\
+     SELECT $1,$2 WHERE pg_try_advisory_xact_lock(hashtextextended($2,uuid_hash_extended($1,0)))ON CONFLICT DO NOTHING",
 ];
 
 /// BEGIN, the idempotency record, the savepoint.
@@ -64,7 +78,7 @@ pub(super) const PREPARE: [&str; 2] = [
 /// transaction. No record inserted means: [`waiting`] finds out why.
 pub(super) fn opening(key: &IdempotencyKey) -> String {
     let mut out = "BEGIN;".to_owned();
-    push_record(&mut out, key, "pg_try_advisory_xact_lock(", ")");
+    push_record(&mut out, key, "pg_try_advisory_xact_lock", "");
     out.push_str(";SAVEPOINT barid_unit");
     out
 }
@@ -75,16 +89,14 @@ pub(super) fn opening_prepared(key: &IdempotencyKey) -> String {
     Parameters::id(&mut out, key.message_id);
     out.push(',');
     Parameters::text(&mut out, &key.scope);
-    out.push_str(",'");
-    out.push_str(&lock(key).to_string());
-    out.push_str("');SAVEPOINT barid_unit");
+    out.push_str(");SAVEPOINT barid_unit");
     out
 }
 
 /// The same with the last number of a key instead of a record: nothing is written unless the number is higher.
 pub(super) fn opening_mark(key: &IdempotencyKey, mark: Mark) -> String {
     let mut out = "BEGIN;".to_owned();
-    push_mark(&mut out, key, mark, "pg_try_advisory_xact_lock(", ")");
+    push_mark(&mut out, key, mark, "pg_try_advisory_xact_lock", "");
     out.push_str(";SAVEPOINT barid_unit");
     out
 }
@@ -92,47 +104,44 @@ pub(super) fn opening_mark(key: &IdempotencyKey, mark: Mark) -> String {
 /// What follows an opening text that wrote nothing: waits, bounded, until whoever holds the key has ended, and tries once
 /// more.
 pub(super) fn waiting(key: &IdempotencyKey, mark: Option<Mark>) -> String {
-    const LOCKED: [&str; 2] = ["pg_advisory_xact_lock(", ")::text IS NOT NULL"];
     let mut out =
         format!("RELEASE SAVEPOINT barid_unit;SET LOCAL lock_timeout={};", IDEMPOTENCY_WAIT.as_millis());
     match mark {
-        Some(mark) => push_mark(&mut out, key, mark, LOCKED[0], LOCKED[1]),
-        None => push_record(&mut out, key, LOCKED[0], LOCKED[1]),
+        Some(mark) => push_mark(&mut out, key, mark, "pg_advisory_xact_lock", "::text IS NOT NULL"),
+        None => push_record(&mut out, key, "pg_advisory_xact_lock", "::text IS NOT NULL"),
     }
     out.push_str(";SET LOCAL lock_timeout TO DEFAULT;SAVEPOINT barid_unit");
     out
 }
 
-fn push_mark(out: &mut String, key: &IdempotencyKey, mark: Mark, before: &str, after: &str) {
-    out.push_str("INSERT INTO high_water(key_id,scope,last)SELECT ");
+fn push_mark(out: &mut String, key: &IdempotencyKey, mark: Mark, lock: &str, locked: &str) {
+    out.push_str("INSERT INTO high_water(key_id,scope,last)SELECT key_id,scope,last FROM(SELECT ");
     Text::id(out, mark.key_id);
-    out.push(',');
+    out.push_str(" AS key_id,");
     Text::text(out, &key.scope);
-    out.push(',');
+    out.push_str(" AS scope,");
     out.push_str(&mark.number.to_string());
-    let locked = IdempotencyKey { message_id: mark.key_id, scope: key.scope.clone() };
-    for part in [" WHERE ", before, &lock(&locked).to_string(), after, ON_LOWER] {
-        out.push_str(part);
-    }
+    out.push_str("::bigint AS last)AS mark WHERE ");
+    out.push_str(lock);
+    out.push_str("(hashtextextended(scope,uuid_hash_extended(key_id,0)))");
+    out.push_str(locked);
+    out.push_str(ON_LOWER);
 }
 
 const ON_LOWER: &str = " ON CONFLICT(key_id,scope)DO UPDATE SET last=excluded.last,handled_at=excluded.handled_at \
                         WHERE high_water.last<excluded.last";
 
-fn push_record(out: &mut String, key: &IdempotencyKey, before: &str, after: &str) {
-    out.push_str("INSERT INTO idempotency(message_id,scope)SELECT ");
+/// The insert of the record behind the advisory lock of its key. Two keys that share one only wait for each other.
+fn push_record(out: &mut String, key: &IdempotencyKey, lock: &str, locked: &str) {
+    out.push_str("INSERT INTO idempotency(message_id,scope)SELECT id,scope FROM(SELECT ");
     Text::id(out, key.message_id);
-    out.push(',');
+    out.push_str(" AS id,");
     Text::text(out, &key.scope);
-    for part in [" WHERE ", before, &lock(key).to_string(), after, " ON CONFLICT DO NOTHING"] {
-        out.push_str(part);
-    }
-}
-
-/// The advisory lock of a key. Two keys that share one only wait for each other.
-fn lock(key: &IdempotencyKey) -> i64 {
-    let (high, _) = Uuid::new_v5(&key.message_id, key.scope.as_bytes()).as_u64_pair();
-    i64::from_be_bytes(high.to_be_bytes())
+    out.push_str(" AS scope)AS record WHERE ");
+    out.push_str(lock);
+    out.push_str("(hashtextextended(scope,uuid_hash_extended(id,0)))");
+    out.push_str(locked);
+    out.push_str(" ON CONFLICT DO NOTHING");
 }
 
 /// The closing text for one row, through the prepared statement. `None` when it would be too large.
@@ -144,7 +153,7 @@ pub(super) fn closing_prepared(writes: &Writes, row: &OutgoingRow) -> Option<Str
     shared::closing_ended(out)
 }
 
-/// How values are written for the prepared statements.
+/// How values are written for the prepared statements, which know their types.
 struct Parameters;
 
 impl Literals for Parameters {
@@ -156,17 +165,17 @@ impl Literals for Parameters {
     }
 
     fn text(out: &mut String, text: &str) {
-        Self::bytes(out, text.as_bytes());
+        push_text(out, text, "");
     }
 
     fn json(out: &mut String, json: &str) {
-        Self::bytes(out, json.as_bytes());
+        if !push_plain(out, json.as_bytes()) {
+            Text::json(out, json);
+        }
     }
 
     fn bytes(out: &mut String, bytes: &[u8]) {
-        out.push_str("'\\x");
-        push_hex(out, bytes);
-        out.push('\'');
+        push_bytes(out, bytes);
     }
 }
 

@@ -27,7 +27,7 @@ impl IdempotencyRows for Sqlite {
         sqlx::query_scalar(now).fetch_one(connection).await
     }
 
-    async fn purge(
+    async fn remove_step(
         connection: &mut SqliteConnection,
         table: Table,
         span: Span,

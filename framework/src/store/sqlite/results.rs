@@ -3,23 +3,13 @@
 use sqlx::{Row, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
-use super::text::Text;
-use crate::store::{
-    results::{ResultRow, ResultRows},
-    statement::Statement,
-};
+use crate::store::results::{ResultRow, ResultRows};
 
 impl ResultRows for Sqlite {
     const UNLESS_SUCCEEDED: &'static str = " ON CONFLICT(message_id)DO UPDATE SET state=excluded.state,name=excluded.name,content_type=excluded.content_type,\
          data=excluded.data,problem=excluded.problem,bus=excluded.bus,handled_at=excluded.handled_at \
          WHERE result.state<>'succeeded'";
     const UNLESS_THERE: &'static str = " ON CONFLICT DO NOTHING";
-
-    fn text(statement: &Statement) -> String {
-        let mut out = String::new();
-        statement.render::<Text>(&mut out);
-        out
-    }
 
     async fn read_result(
         connection: &mut SqliteConnection,

@@ -1,7 +1,9 @@
-//! Round trips of a handled message, counted on the wire.
+//! The wire between the client and the server: its round trips, counted, and a slower one.
+
+use std::time::{Duration, Instant};
 
 use barid_tests::Proxy;
-use sqlx::pool::PoolOptions;
+use sqlx::{Connection, pool::PoolOptions};
 
 use super::{
     bus,
@@ -28,4 +30,31 @@ pub(super) async fn round_trips_beyond_handler<DB: Subject>(url: &str) -> anyhow
     pool.close().await;
     #[allow(clippy::cast_precision_loss)] // far below 2^52
     Ok(all as f64 / COUNTED as f64 - 1.0)
+}
+
+/// A slower network in front of a server.
+pub(super) struct Network {
+    /// What leads through it.
+    pub(super) url: String,
+    /// What the smallest round trip takes, in the median: the timer is coarse.
+    pub(super) round_trip_ms: f64,
+    /// Runs until it is dropped.
+    _proxy: Proxy,
+}
+
+impl Network {
+    pub(super) async fn new<DB: Subject>(url: &str, latency: Duration) -> anyhow::Result<Self> {
+        let (proxy, url) = Proxy::in_front_of(url).await;
+        let mut connection = <DB::Connection as Connection>::connect(&url).await?;
+        proxy.add_latency(latency);
+        let mut taken = Vec::with_capacity(COUNTED);
+        for _ in 0..COUNTED {
+            let began = Instant::now();
+            connection.ping().await?;
+            taken.push(began.elapsed());
+        }
+        connection.close().await?;
+        taken.sort_unstable();
+        Ok(Self { url, round_trip_ms: taken[COUNTED / 2].as_secs_f64() * 1e3, _proxy: proxy })
+    }
 }
