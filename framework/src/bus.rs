@@ -6,6 +6,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     background::Background,
+    batch::{self, BatchPolicy},
     codec::Codec,
     context::States,
     dead_letter::dead_letter,
@@ -24,7 +25,7 @@ use crate::{
     store::{idempotency::RecordStore, results::ResultStore},
     subscriptions::Subscriptions,
     transport::{Delivery, Inbox, OutgoingRow, Transport},
-    unit_of_work::UnitOfWork,
+    unit_of_work::{Batches, UnitOfWork},
 };
 
 mod builder;
@@ -45,8 +46,10 @@ pub struct Bus(Arc<BusCore>);
 pub struct Settings {
     /// See the table of commit timings.
     pub commit_with_transaction: bool,
-    /// Messages handled at the same time.
+    /// Messages handled at the same time; with batches, batches.
     pub parallelism: usize,
+    /// How messages are handled together; `None` is one by one.
+    pub batch: Option<BatchPolicy>,
     /// How long running handlers may take when the bus stops.
     pub stop_grace: Duration,
     /// Whether it only sends.
@@ -120,16 +123,15 @@ impl Bus {
     /// Why the message failed; the delivery is settled all the same. Dropping the future rolls everything back and leaves
     /// the delivery unsettled.
     pub async fn handle(&self, delivery: Delivery) -> Result<()> {
-        match Incoming::read(&delivery) {
-            Ok(incoming) => {
-                let mut cx = IncomingContext::new(Arc::clone(&self.0), incoming, delivery.settlement);
-                self.0.incoming.run(&mut cx).await
-            }
-            Err(cause) => {
-                self.0.bury_unreadable(delivery, &cause).await;
-                Err(Error::permanent(cause))
-            }
-        }
+        batch::alone(&self.0, delivery).await.result
+    }
+
+    /// Handles deliveries as one batch and settles each; one by one when the bus has no batches. What [`Bus::run_until`] does
+    /// with what it receives together. What became of each, in the order of the deliveries.
+    ///
+    /// Dropping the future rolls everything back that was not committed and leaves those deliveries unsettled.
+    pub async fn handle_batch(&self, deliveries: Vec<Delivery>) -> Vec<Result<()>> {
+        batch::run(&self.0, deliveries).await.into_iter().map(|end| end.result).collect()
     }
 }
 
@@ -146,6 +148,11 @@ impl BusCore {
             )));
         }
         Ok(())
+    }
+
+    /// How units of work for several messages begin; `None` when there is no unit of work.
+    pub(crate) fn batches(&self) -> Option<Arc<dyn Batches>> {
+        self.unit_of_work.as_ref()?.batches()
     }
 
     async fn sender(&self) -> Result<&Sender> {

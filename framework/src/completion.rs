@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::{
     context::{Context, UnitSlot, replying},
@@ -67,7 +67,7 @@ pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
 }
 
 /// The before-commit stage: the users' actions, then what was sent becomes rows, to leave now or later.
-async fn before_commit(cx: &mut IncomingContext) -> Result<(Vec<OutgoingRow>, Deferred)> {
+pub(crate) async fn before_commit(cx: &mut IncomingContext) -> Result<(Vec<OutgoingRow>, Deferred)> {
     cx.context.transaction().run(Stage::BeforeCommit).await?;
     let core = cx.core();
     let staged = cx.context.take_staged();
@@ -129,7 +129,7 @@ pub(crate) async fn roll_back(cx: &mut IncomingContext) {
                 None => Ok(()),
             },
             Err(error) => {
-                abandon(&cx.context);
+                abandon(&cx.context.0.unit);
                 Err(error)
             }
         };
@@ -183,17 +183,32 @@ pub(crate) async fn close_unit(cx: &mut IncomingContext) {
     }
 }
 
+/// Takes a unit of work that several messages share away from the handlers that have returned.
+pub(crate) async fn retake(slot: &Arc<AsyncMutex<UnitSlot>>) -> Result<UnitSlot> {
+    match locked(slot).await {
+        Ok(mut unit) => Ok(unit.take()),
+        Err(error) => {
+            abandon(slot);
+            Err(error)
+        }
+    }
+}
+
 /// Leaves a unit of work to the guard that outlives its handler: when that is dropped the unit goes too, which rolls it back.
 /// On SQLite nobody can write before, and counting the attempt comes before the unit is closed.
-fn abandon(context: &Context) {
-    let slot = Arc::clone(&context.0.unit);
+fn abandon(slot: &Arc<AsyncMutex<UnitSlot>>) {
+    let slot = Arc::clone(slot);
     // Ends with the guard; nothing waits for it but the lock.
     tokio::spawn(async move { drop(slot.lock_owned().await.take()) });
 }
 
-/// The unit of work. A guard that outlives its handler is waited for a moment, then it is the handler's error.
 pub(crate) async fn unit(context: &Context) -> Result<OwnedMutexGuard<UnitSlot>> {
-    let slot = Arc::clone(&context.0.unit);
+    locked(&context.0.unit).await
+}
+
+/// The unit of work. A guard that outlives its handler is waited for a moment, then it is the handler's error.
+async fn locked(slot: &Arc<AsyncMutex<UnitSlot>>) -> Result<OwnedMutexGuard<UnitSlot>> {
+    let slot = Arc::clone(slot);
     tokio::time::timeout(limits::GUARD_WAIT, slot.lock_owned()).await.map_err(|_| {
         Error::new("a guard of the unit of work outlives its handler: drop it before the handler returns")
     })

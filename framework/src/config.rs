@@ -37,6 +37,10 @@ pub struct BusConfig {
     pub commit_with_transaction: Option<bool>,
     /// Messages handled at the same time. Default: 16.
     pub parallelism: Option<NonZeroUsize>,
+    /// Messages in one unit of work; 1 is one by one. Default: what the code says, 1 without.
+    pub batch_messages_max: Option<usize>,
+    /// How long a batch that is not full waits for more, in milliseconds. Default: 0.
+    pub batch_wait_ms_max: Option<u64>,
     /// Deliveries held ready per consumer. Default: 64.
     pub prefetch: Option<u16>,
     /// Attempts before a message becomes a dead letter. Default: 5.

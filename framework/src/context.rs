@@ -12,6 +12,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 use uuid::Uuid;
 
 use crate::{
+    batch::Seat,
     bus::BusCore,
     error::{Error, Result},
     headers::Headers,
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) incoming: Incoming,
     pub(crate) transaction: TransactionContext,
     pub(crate) unit: Arc<AsyncMutex<UnitSlot>>,
+    /// Its place in a batch.
+    pub(crate) seat: Option<Arc<Seat>>,
     /// What the handlers sent, in order; `None` once the context is completed.
     staged: Mutex<Option<Vec<Outgoing>>>,
     /// What the handlers cancelled.
@@ -56,11 +59,18 @@ pub(crate) struct Inner {
 
 impl Context {
     pub(crate) fn new(core: Arc<BusCore>, incoming: Incoming) -> Self {
+        Self::seated(core, incoming, None)
+    }
+
+    /// The context of a message with a place in a batch, whose unit of work it shares.
+    pub(crate) fn seated(core: Arc<BusCore>, incoming: Incoming, seat: Option<Arc<Seat>>) -> Self {
+        let unit = seat.as_ref().map_or_else(Arc::default, |seat| Arc::clone(&seat.slot));
         Self(Arc::new(Inner {
             core,
             incoming,
             transaction: TransactionContext::new(),
-            unit: Arc::new(AsyncMutex::new(None)),
+            unit,
+            seat,
             staged: Mutex::new(Some(Vec::new())),
             cancelled: Mutex::default(),
             writes: Mutex::new(Vec::new()),

@@ -230,6 +230,17 @@ pub(crate) trait Erased: Send + Sync {
     fn prepare(&self, codec: &dyn Codec, message: &Incoming) -> Result<Prepared>;
     fn check(&self, provided: &Provided<'_>) -> Result<(), Vec<String>>;
     fn type_name(&self) -> &'static str;
+
+    /// Whether its messages can share a unit of work with others. Not those that read with the opening text.
+    fn shares(&self) -> bool {
+        true
+    }
+
+    /// Whether it takes several messages in one call.
+    fn gathers(&self) -> bool {
+        false
+    }
+
     /// The aggregate of its message, when it is known.
     fn aggregate(&self) -> Option<&'static str> {
         None

@@ -48,7 +48,7 @@ pub struct Host {
     restart: RestartPolicy,
     patience: Option<Duration>,
     on_ready: Option<Box<dyn FnOnce() + Send>>,
-    on_liveness: Option<Box<dyn FnMut(&Liveness) + Send>>,
+    on_liveness: Option<Tell>,
 }
 
 /// What becomes of a bus that ended with an error or a panic.
@@ -143,7 +143,8 @@ impl Host {
     }
 
     /// Looks every quarter of `patience` whether a bus is stuck for longer than `patience`, logs when that changes and tells
-    /// [`Host::on_liveness`]. Choose it longer than the slowest handler takes. Default: nobody looks.
+    /// [`Host::on_liveness`]. Choose it longer than the slowest handler takes, and longer than the
+    /// longest step of [`receive_backoff`](crate::BusBuilder::receive_backoff). Default: nobody looks.
     pub fn liveness(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self
@@ -237,6 +238,9 @@ impl std::fmt::Debug for Host {
             .finish_non_exhaustive()
     }
 }
+
+/// Who is told of changes of liveness.
+type Tell = Box<dyn FnMut(&Liveness) + Send>;
 
 /// What a hook does.
 type Action = Box<dyn FnOnce() -> BoxFuture<'static, Result<()>> + Send>;

@@ -84,7 +84,7 @@ impl SqlIdempotency {
     /// by its id as usual. A number is 0 to 2^63-1 and must grow with each message of a sender, an aggregate and a key; gaps
     /// are allowed. **A message whose number is not higher than the last one that was handled is a duplicate**, so the
     /// transport must deliver a key's messages in order also through retries: Kafka and the SQL queue do, on others `build()`
-    /// refuses it (BRD051). Answers are not kept with a number.
+    /// refuses it (BRD051), as it does with batches (BRD052). Answers are not kept with a number.
     pub fn high_water_mark(mut self, header: &'static str) -> Self {
         self.number = Some(header);
         self

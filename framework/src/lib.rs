@@ -52,6 +52,7 @@ extern crate self as barid;
 
 mod background;
 pub mod backoff;
+pub mod batch;
 pub mod bus;
 pub mod clock;
 pub mod codec;
@@ -86,6 +87,7 @@ mod worker;
 
 pub use backoff::Backoff;
 pub use barid_macros::Message;
+pub use batch::{Batch, BatchPolicy};
 pub use bus::{BuildError, Bus, BusBuilder, BusError};
 pub use config::{BusConfig, Config};
 pub use context::{Context, UnitGuard};

@@ -191,6 +191,14 @@ pub const REPLY_QUEUE_KEPT: Duration = Duration::from_secs(600);
 pub const RESULT_POLL: Duration = Duration::from_millis(20);
 /// See [`RESULT_POLL`].
 pub const RESULT_POLL_MAX: Duration = Duration::from_secs(1);
+/// Messages that are handled in one unit of work, where a bus has batches.
+pub const BATCH_MESSAGES: usize = 50;
+
+/// The most messages in one unit of work. Beyond some hundreds nothing is gained, and locks are held longer.
+pub const BATCH_MESSAGES_MAX: usize = 1_000;
+
+/// The longest that a batch which is not full may wait for more, in milliseconds.
+pub const BATCH_WAIT_MS_MAX: u64 = 1_000;
 /// How long a publisher believes what a subscription store told it: what a subscription of another process takes to be seen.
 pub const SUBSCRIPTIONS_AGE_MAX: Duration = Duration::from_secs(2);
 

@@ -134,6 +134,12 @@ impl<D: Data> Saga<D> {
         self.0.read.is_none()
     }
 
+    /// How often it was saved after its start; 0 for a new one.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.0.read.unwrap_or_default().unsigned_abs()
+    }
+
     /// Ends the saga when the message commits: its state is dropped and its pending timeouts are cancelled. Messages for it are
     /// from then on handled as [`Definition::when_missing`] says.
     pub fn complete(&mut self) {

@@ -5,6 +5,7 @@
 
 pub(crate) mod attempts;
 pub mod backend;
+pub mod batch;
 pub mod connection;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod contention;

@@ -25,6 +25,7 @@ use futures::{FutureExt, future::BoxFuture};
 use crate::error::{Error, Result, panic_text};
 
 type Action = Box<dyn FnOnce() -> BoxFuture<'static, Result<()>> + Send>;
+pub(crate) type Items = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 type ErrorAction = Box<dyn FnMut(&Error) + Send>;
 
 /// The stages that actions can be registered for, in the order in which they can run.
@@ -72,7 +73,7 @@ struct State {
     settled: bool,
     actions: [Vec<Action>; STAGES],
     on_error: Vec<ErrorAction>,
-    items: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    items: Items,
 }
 
 /// An action was added to a context that is already being completed.
@@ -208,6 +209,16 @@ impl TransactionContext {
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         let item = self.state().items.get(&TypeId::of::<T>()).cloned()?;
         item.downcast().ok()
+    }
+
+    /// The values that are kept with the message.
+    pub(crate) fn items(&self) -> Items {
+        self.state().items.clone()
+    }
+
+    /// Keeps values that another context of the same message had.
+    pub(crate) fn keep(&self, items: &Items) {
+        self.state().items.extend(items.iter().map(|(id, item)| (*id, Arc::clone(item))));
     }
 
     /// From now on nothing can be registered.

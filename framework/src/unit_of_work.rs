@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+mod batches;
+pub use batches::{Batches, BegunBatch};
+
 /// One begun unit of work.
 ///
 /// Exactly one of `commit` and `rollback` ends it, then `close` follows. Dropping a unit that was not ended must leave
@@ -34,6 +37,11 @@ pub trait Unit: Any + Send {
     /// When this kind of unit has no tables for it (the default).
     fn stage(&mut self, writes: Writes) -> Result<()> {
         if writes.is_empty() { Ok(()) } else { Err(Error::new("this unit of work has no outbox")) }
+    }
+
+    /// Why this unit can no longer commit, as far as it knows without asking anybody.
+    fn doomed(&self) -> Option<Error> {
+        None
     }
 
     /// Makes everything durable, together with the staged rows.
@@ -120,6 +128,11 @@ pub trait UnitOfWork: Send + Sync + 'static {
     /// What it can do.
     fn capabilities(&self) -> Capabilities {
         Capabilities::default()
+    }
+
+    /// How it begins units for several messages; `None` when it cannot.
+    fn batches(&self) -> Option<Arc<dyn Batches>> {
+        None
     }
 
     /// What the code says about commit timing; the bus's configuration overrides it. `None` was not said.

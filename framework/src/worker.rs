@@ -10,12 +10,11 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     backoff::Progress,
+    batch,
     bus::{BusCore, BusError},
     error::{Disposition, Error},
     health::Ended,
-    incoming::Incoming,
     limits,
-    pipeline::IncomingContext,
     transport::{Consumer, Delivery, TransportError},
 };
 
@@ -59,17 +58,22 @@ async fn receive_until(
     let mut stop = std::pin::pin!(stop);
     let mut gate = Gate::new(core);
     let mut failures = Failures { pauses: core.settings.worker.error_backoff.start(), last: None };
+    // What ended the gathering of a batch.
+    let mut failed = None;
     loop {
         let place = tokio::select! {
             biased;
             () = &mut stop => return Ok(()),
             place = gate.pass() => place,
         };
-        let received = tokio::select! {
-            biased;
-            () = &mut stop => return Ok(()),
-            () = gate.circuit_changed() => continue,
-            received = receive(core, consumer, &mut failures) => received,
+        let received = match failed.take() {
+            Some(error) => Err(error),
+            None => tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                () = gate.circuit_changed() => continue,
+                received = receive(core, consumer, &mut failures) => received,
+            },
         };
         while let Some(ended) = running.try_join_next() {
             report(ended);
@@ -77,7 +81,9 @@ async fn receive_until(
         match received {
             Ok(delivery) => {
                 failures.pauses.reset();
-                running.spawn(handle(Arc::clone(core), gate.enter(place), delivery));
+                let mut batch = vec![(gate.enter(place), delivery)];
+                failed = gather(core, consumer, &mut gate, &mut batch).await;
+                running.spawn(handle(Arc::clone(core), batch));
             }
             Err(error) if !error.is_transient() => return Err(BusError::Transport(error)),
             Err(error) => {
@@ -135,20 +141,32 @@ async fn receive(
     }
 }
 
-/// One delivery, from the transport's hands to its settlement.
-async fn handle(core: Arc<BusCore>, flight: Flight, delivery: Delivery) {
-    let incoming = match Incoming::read(&delivery) {
-        Ok(incoming) => incoming,
-        Err(cause) => {
-            core.bury_unreadable(delivery, &cause).await;
-            return flight.end(Verdict::Neither, Ended::Failed(cause));
+/// Adds what is ready and may be handled in the same batch. An error ends the gathering, not the batch.
+async fn gather(
+    core: &BusCore,
+    consumer: &mut dyn Consumer,
+    gate: &mut Gate,
+    batch: &mut Vec<(Flight, Delivery)>,
+) -> Option<TransportError> {
+    let policy = core.settings.batch?;
+    let until = Instant::now() + Duration::from_millis(policy.wait_ms_max);
+    while batch.len() < policy.messages_max && gate.lets_more_in() {
+        match batch::ready(consumer, until).await? {
+            Ok(delivery) => batch.push((gate.enter(None), delivery)),
+            Err(error) => return Some(error),
         }
-    };
-    let mut cx = IncomingContext::new(Arc::clone(&core), incoming, delivery.settlement);
-    // The pipeline logs its own failures and settles the delivery.
-    let result = core.incoming.run(&mut cx).await;
-    let (verdict, ended) = judge(&result, cx.says_nothing);
-    flight.end(verdict, ended);
+    }
+    None
+}
+
+/// Deliveries of one batch, mostly of one message, from the transport's hands to their settlement.
+async fn handle(core: Arc<BusCore>, batch: Vec<(Flight, Delivery)>) {
+    let (flights, deliveries): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+    // The pipeline logs its own failures and settles the deliveries.
+    for (flight, end) in flights.into_iter().zip(batch::run(&core, deliveries).await) {
+        let (verdict, ended) = judge(&end.result, end.says_nothing);
+        flight.end(verdict, ended);
+    }
 }
 
 /// What the end of a message says to the circuit breaker and to the counters.

@@ -1,14 +1,15 @@
 //! What a handled message costs on the wire: two round trips beyond its handler's own, counted by the proxy.
 //!
 //! The idempotency record travels with the opening text and the outbox row with the closing text, and connections are not
-//! tested between messages. No times are measured here.
+//! tested between messages. Sagas are read with the opening text and saved with the closing one. No times are measured here.
 
 #![allow(clippy::unwrap_used)] // a test
 
 use anyhow::Result;
 use barid::{
-    Bus, Context, Headers, Message, Outgoing, SqlIdempotency, SqlOutbox, SqlUnitOfWork, UnitConnection,
-    headers,
+    Bus, BusBuilder, Context, Headers, Message, Outgoing, Saga, SqlIdempotency, SqlOutbox, SqlUnitOfWork,
+    UnitConnection, headers,
+    saga::by,
     store::{AnyPool, Backend, schema},
     transport::{Delivery, Repeat, Settlement, TransportError, memory::Memory},
 };
@@ -113,7 +114,27 @@ fn delivery(order: i64, wants: Wants) -> Delivery {
     }
 }
 
-async fn counted<DB: Subject>(database: &TestDatabase<DB>, wants: Wants) -> u64
+/// Each worker has one, and every message of the worker changes it.
+#[derive(Default, Serialize, Deserialize)]
+struct Worker {
+    orders: i64,
+}
+
+async fn count_order(_: PlaceOrder, mut worker: Saga<Worker>) -> barid::Result<()> {
+    worker.orders += 1;
+    Ok(())
+}
+
+fn with_saga(bus: BusBuilder) -> BusBuilder {
+    let worker = by("worker", |order: &PlaceOrder| order.order % IN_FLIGHT);
+    bus.saga(Saga::<Worker>::define("workers").starts_with(worker, count_order))
+}
+
+async fn counted<DB: Subject>(
+    database: &TestDatabase<DB>,
+    wants: Wants,
+    more: impl Fn(BusBuilder) -> BusBuilder,
+) -> u64
 where
     AnyPool: From<Pool<DB>>,
 {
@@ -121,7 +142,7 @@ where
     let (proxy, url) = Proxy::in_front_of(&database.url).await;
     let connections = u32::try_from(IN_FLIGHT).unwrap() + 4;
     let pool = PoolOptions::<DB>::new().max_connections(connections).connect(&url).await.unwrap();
-    let bus = Bus::builder("order-desk")
+    let bus = more(Bus::builder("order-desk"))
         .transport(Memory::new())
         .unit_of_work(SqlUnitOfWork::new(pool.clone()).commit_with_transaction(true))
         .outbox(SqlOutbox::new())
@@ -153,38 +174,64 @@ where
 const EXPECTED: u64 = 3 * (COUNTED * IN_FLIGHT).unsigned_abs();
 
 #[tokio::test]
-async fn a_message_on_postgres_costs_two_round_trips_beyond_its_handlers_own_answered_or_not() {
-    on_postgres(Wants::Nothing).await;
-    on_postgres(Wants::Answers).await;
+async fn a_message_on_postgres_costs_two_round_trips_beyond_its_handlers_own() {
+    let database = TestDatabase::postgres().await;
+    sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
+    assert_eq!(counted(&database, Wants::Nothing, |bus| bus).await, EXPECTED);
+    database.drop_now().await;
+}
+
+/// That the saga of each worker was started by its first message and changed by every other one.
+const SAGAS: &str = "SELECT count(*) FROM saga WHERE revision = 49 AND data = '{\"orders\":50}'";
+
+#[tokio::test]
+async fn a_saga_on_postgres_costs_no_round_trip() {
+    let database = TestDatabase::postgres().await;
+    sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
+    assert_eq!(counted(&database, Wants::Nothing, with_saga).await, EXPECTED);
+    let sagas: i64 = sqlx::query_scalar(SAGAS).fetch_one(&database.pool).await.unwrap();
+    assert_eq!(sagas, IN_FLIGHT);
+    database.drop_now().await;
 }
 
 #[tokio::test]
-async fn a_message_on_mariadb_costs_two_round_trips_beyond_its_handlers_own_answered_or_not() {
-    on_mariadb(Wants::Nothing).await;
-    on_mariadb(Wants::Answers).await;
+async fn a_saga_on_mariadb_costs_no_round_trip() {
+    let database = TestDatabase::mariadb().await;
+    sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
+    assert_eq!(counted(&database, Wants::Nothing, with_saga).await, EXPECTED);
+    let sagas: i64 = sqlx::query_scalar(SAGAS).fetch_one(&database.pool).await.unwrap();
+    assert_eq!(sagas, IN_FLIGHT);
+    database.drop_now().await;
 }
 
+#[tokio::test]
+async fn a_message_on_mariadb_costs_two_round_trips_beyond_its_handlers_own() {
+    let database = TestDatabase::mariadb().await;
+    sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
+    assert_eq!(counted(&database, Wants::Nothing, |bus| bus).await, EXPECTED);
+    database.drop_now().await;
+}
+
+/// The answers that were kept with their records, and as results.
 const KEPT: &str = "SELECT count(*) FROM idempotency i JOIN result r ON r.message_id = i.message_id \
                     WHERE i.reply IS NOT NULL AND r.state = 'succeeded'";
 
-async fn on_postgres(wants: Wants) {
+#[tokio::test]
+async fn an_answer_on_postgres_costs_no_round_trip() {
     let database = TestDatabase::postgres().await;
     sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
-    assert_eq!(counted(&database, wants).await, EXPECTED);
+    assert_eq!(counted(&database, Wants::Answers, |bus| bus).await, EXPECTED);
     let kept: i64 = sqlx::query_scalar(KEPT).fetch_one(&database.pool).await.unwrap();
-    assert_eq!(kept, answers(wants));
+    assert_eq!(kept, (WARM_UP + COUNTED) * IN_FLIGHT);
     database.drop_now().await;
 }
 
-async fn on_mariadb(wants: Wants) {
+#[tokio::test]
+async fn an_answer_on_mariadb_costs_no_round_trip() {
     let database = TestDatabase::mariadb().await;
     sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
-    assert_eq!(counted(&database, wants).await, EXPECTED);
+    assert_eq!(counted(&database, Wants::Answers, |bus| bus).await, EXPECTED);
     let kept: i64 = sqlx::query_scalar(KEPT).fetch_one(&database.pool).await.unwrap();
-    assert_eq!(kept, answers(wants));
+    assert_eq!(kept, (WARM_UP + COUNTED) * IN_FLIGHT);
     database.drop_now().await;
-}
-
-fn answers(wants: Wants) -> i64 {
-    if wants == Wants::Answers { (WARM_UP + COUNTED) * IN_FLIGHT } else { 0 }
 }

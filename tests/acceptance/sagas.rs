@@ -18,6 +18,8 @@ use world::{Settled, World, delivery, each_world, worlds};
 
 #[path = "sagas/starters.rs"]
 mod starters;
+#[path = "sagas/timeouts.rs"]
+mod timeouts;
 #[path = "sagas/world.rs"]
 mod world;
 

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     background::Background,
+    batch::BatchPolicy,
     codec::{Codec, Json},
     config::BusConfig,
     context::States,
@@ -22,6 +23,7 @@ use crate::{
     unit_of_work::UnitOfWork,
 };
 
+mod batch;
 mod build;
 mod problems;
 mod requests;
@@ -34,7 +36,7 @@ pub(crate) use saga::Sagas;
 use workers::WorkerParts;
 pub use workers::WorkerSettings;
 
-/// Assembles a [`Bus`].
+/// Assembles a [`Bus`](crate::Bus).
 #[must_use = "a builder does nothing until build() is called"]
 pub struct BusBuilder {
     name: String,
@@ -55,6 +57,7 @@ pub struct BusBuilder {
     codec: Arc<dyn Codec>,
     policy: RetryPolicy,
     parallelism: usize,
+    batch: Option<BatchPolicy>,
     worker: WorkerParts,
     stop_grace: Duration,
     dead_letters: String,
@@ -84,6 +87,7 @@ impl BusBuilder {
             codec: Arc::new(Json),
             policy: RetryPolicy::default(),
             parallelism: limits::PARALLELISM,
+            batch: None,
             worker: WorkerParts::default(),
             stop_grace: limits::STOP_GRACE,
             dead_letters: "dead-letters".to_owned(),
@@ -167,7 +171,7 @@ impl BusBuilder {
         self
     }
 
-    /// Messages handled at the same time. Default: 16.
+    /// Messages handled at the same time; with [`BusBuilder::batch`], batches. Default: 16.
     pub fn parallelism(mut self, parallelism: usize) -> Self {
         self.parallelism = parallelism;
         self

@@ -52,11 +52,12 @@ impl BusError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_transient(),
-            Self::Subscriptions { cause, .. } => cause.disposition() != Disposition::DeadLetter,
-            Self::UnitOfWork { cause, .. } => match cause.cause().downcast_ref::<SchemaError>() {
-                Some(error) => error.is_transient(),
-                None => cause.disposition() != Disposition::DeadLetter,
-            },
+            Self::UnitOfWork { cause, .. } | Self::Subscriptions { cause, .. } => {
+                match cause.cause().downcast_ref::<SchemaError>() {
+                    Some(error) => error.is_transient(),
+                    None => cause.disposition() != Disposition::DeadLetter,
+                }
+            }
             Self::AlreadyRunning { .. } => false,
         }
     }
@@ -151,6 +152,7 @@ fn log_start(core: &BusCore) {
         queue = (!settings.send_only).then_some(core.inbox.queue.as_str()),
         commit_with_transaction = settings.commit_with_transaction,
         parallelism = settings.parallelism,
+        batch = ?settings.batch,
         stop_grace_ms = settings.stop_grace.as_millis(),
         rate_limit = ?settings.worker.rate_limit,
         circuit_breaker = ?settings.worker.circuit_breaker,

@@ -82,7 +82,7 @@ impl BusCore {
     pub(crate) fn own_queue(&self) -> Result<Destination> {
         if self.settings.send_only {
             return Err(Error::permanent(format!(
-                "bus {:?} only sends: it has no queue. Leave .send_only() out, or name a destination",
+                "error BRD088: bus {:?} only sends: it has no queue. Leave .send_only() out, or name a destination",
                 self.name
             )));
         }

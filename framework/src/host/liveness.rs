@@ -2,18 +2,14 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use super::Liveness;
+use super::{Liveness, Tell};
 use crate::bus::Bus;
 
 /// How often it looks within the patience.
 const LOOKS: u32 = 4;
 
 /// Looks for ever; without a patience it never does.
-pub(super) async fn watch(
-    buses: Vec<Bus>,
-    patience: Option<Duration>,
-    mut tell: Option<Box<dyn FnMut(&Liveness) + Send>>,
-) -> Infallible {
+pub(super) async fn watch(buses: Vec<Bus>, patience: Option<Duration>, mut tell: Option<Tell>) -> Infallible {
     let Some(patience) = patience else { return std::future::pending().await };
     let mut stuck = vec![false; buses.len()];
     loop {

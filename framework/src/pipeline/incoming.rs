@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::{
+    batch::Seat,
     bus::BusCore,
     completion::Failure,
     context::Context,
@@ -52,18 +53,18 @@ pub struct IncomingContext {
 
 impl IncomingContext {
     pub(crate) fn new(core: Arc<BusCore>, incoming: Incoming, settlement: Box<dyn Settlement>) -> Self {
-        Self { settlement: Some(settlement), ..Self::unsettled(core, incoming) }
+        Self::of(Context::new(core, incoming), Some(settlement))
     }
 
-    fn unsettled(core: Arc<BusCore>, incoming: Incoming) -> Self {
+    pub(crate) fn of(context: Context, settlement: Option<Box<dyn Settlement>>) -> Self {
         Self {
-            context: Context::new(core, incoming),
+            context,
             calls: Vec::new(),
             reads: Vec::new(),
             sagas: Vec::new(),
             held: None,
             conflicts: 0,
-            settlement: None,
+            settlement,
             unit_is_open: false,
             duplicate: false,
             mark: None,
@@ -72,6 +73,12 @@ impl IncomingContext {
             says_nothing: false,
             outcome: "handled",
         }
+    }
+
+    /// As if nothing had happened to the message yet; with or without a place in a batch.
+    pub(crate) fn start_over(&mut self, seat: Option<Arc<Seat>>) {
+        let context = Context::seated(self.core(), self.message().clone(), seat);
+        *self = Self::of(context, self.settlement.take());
     }
 
     /// The context that handlers get.
@@ -103,7 +110,7 @@ impl IncomingContext {
         let attempt = self.context.attempt();
         let settlement = self.settlement.take();
         let conflicts = self.conflicts;
-        *self = Self { settlement, conflicts, ..Self::unsettled(self.core(), incoming) };
+        *self = Self { conflicts, ..Self::of(Context::new(self.core(), incoming), settlement) };
         self.context.0.attempt.store(attempt, std::sync::atomic::Ordering::Relaxed);
     }
 

@@ -7,6 +7,7 @@ use futures::FutureExt;
 
 use super::{IncomingContext, Next, Step};
 use crate::{
+    batch,
     bus::BusCore,
     completion::{self, Failure},
     context::replying,
@@ -26,6 +27,9 @@ impl Step<IncomingContext> for Retry {
     }
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        if let Some(ended) = batch::take_part(cx, &next).await {
+            return ended;
+        }
         let core = cx.core();
         // Only a delivery that may be a repeat is counted before it runs: a first one costs no write, and a handler that
         // kills the process meets its counter on the next delivery.
@@ -85,7 +89,7 @@ async fn handle(cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Re
     }
 }
 
-async fn fail(cx: &mut IncomingContext, failure: Failure, counted: bool) -> Result<()> {
+pub(crate) async fn fail(cx: &mut IncomingContext, failure: Failure, counted: bool) -> Result<()> {
     let error = match failure {
         Failure::BeforeCommit(error) => {
             completion::roll_back(cx).await;
@@ -126,7 +130,7 @@ async fn fail(cx: &mut IncomingContext, failure: Failure, counted: bool) -> Resu
 }
 
 /// Not now, and not counted.
-async fn nack(cx: &mut IncomingContext, error: Error, counted: bool) -> Result<()> {
+pub(crate) async fn nack(cx: &mut IncomingContext, error: Error, counted: bool) -> Result<()> {
     cx.outcome = "later";
     let core = cx.core();
     if counted && let Err(error) = core.attempts.take_back(&cx.key()).await {

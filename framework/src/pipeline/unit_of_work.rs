@@ -19,6 +19,15 @@ impl Step<IncomingContext> for UnitOfWorkStep {
     }
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        if let Some(seat) = cx.context.0.seat.clone() {
+            if !cx.reads.is_empty() || !cx.sagas.is_empty() {
+                return Err(Error::later(
+                    "it reads with the opening text of its unit of work: not in a batch",
+                ));
+            }
+            cx.duplicate = seat.duplicate;
+            return next.run(cx).await;
+        }
         let core = cx.core();
         let Some(unit_of_work) = &core.unit_of_work else {
             return next.run(cx).await;

@@ -116,6 +116,11 @@ where
         Ok(Prepared { call: Box::new(call), saga: Some(instance) })
     }
 
+    /// It is read with the opening text, and would not see what another message of a batch is about to write.
+    fn shares(&self) -> bool {
+        false
+    }
+
     fn check(&self, provided: &Provided<'_>) -> Result<(), Vec<String>> {
         let saga = Some((TypeId::of::<D>(), std::any::type_name::<D>()));
         H::check(&Provided { saga, ..*provided })

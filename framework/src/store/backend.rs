@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     attempts::AttemptRows,
+    batch::BatchRows,
     idempotency::IdempotencyRows,
     results::ResultRows,
     saga::SagaRows,
@@ -66,7 +67,7 @@ pub enum Verdict {
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
 pub trait Backend:
-    Database + AttemptRows + IdempotencyRows + ResultRows + SagaRows + ScheduleRows + sealed::Sealed
+    Database + AttemptRows + BatchRows + IdempotencyRows + ResultRows + SagaRows + ScheduleRows + sealed::Sealed
 {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;

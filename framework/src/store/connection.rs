@@ -13,7 +13,8 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{Database, Either, Execute, Executor, SqlStr, pool::PoolConnection};
 
 use super::{
-    backend::{Backend, Opened, sever},
+    backend::{Backend, IdempotencyKey, Opened, Recorded, sever},
+    batch::Inspected,
     kept::Kept,
     statement::{Opening, Statement, Writes},
 };
@@ -32,6 +33,8 @@ pub struct UnitConnection<DB: Backend> {
     open: bool,
     /// Whether the session has the statements that make the closing text cheap.
     prepared: bool,
+    /// Whether several messages share the transaction, so that none of them may end it.
+    shared: bool,
     poisoned: AtomicBool,
     savepoints: u32,
 }
@@ -42,6 +45,7 @@ impl<DB: Backend> UnitConnection<DB> {
             connection: Some(connection),
             open: false,
             prepared: false,
+            shared: false,
             poisoned: AtomicBool::new(false),
             savepoints: 0,
         }
@@ -58,6 +62,18 @@ impl<DB: Backend> UnitConnection<DB> {
         let opened = DB::open(self.live()?, opening, &mut prepared).await;
         self.prepared = prepared;
         opened
+    }
+
+    /// The same for several messages. Without keys they have no records, and the answer is empty unless the database is busy.
+    pub(super) async fn open_batch(&mut self, keys: &[IdempotencyKey]) -> Result<Vec<Recorded>, sqlx::Error> {
+        if keys.is_empty() {
+            let opened = self.open(&Opening::default()).await?;
+            self.shared = true;
+            let busy = opened.recorded == Recorded::InProgress;
+            return Ok(if busy { vec![Recorded::InProgress] } else { Vec::new() });
+        }
+        (self.open, self.shared) = (true, true);
+        DB::open_batch(self.live()?, keys).await
     }
 
     /// Runs one statement of Barid's own inside the unit; how many rows it touched, and those it found.
@@ -160,11 +176,22 @@ where
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        let UnitConnection { connection, poisoned, .. } = self;
+        let UnitConnection { connection, poisoned, shared, .. } = self;
         let Some(connection) = connection.as_deref_mut() else {
             return futures::stream::once(async { Err(sqlx::Error::PoolClosed) }).boxed();
         };
         let poisoned = &*poisoned;
+        if *shared {
+            return match Inspected::new(query) {
+                Ok(query) => {
+                    connection.fetch_many(query).inspect(move |step| poison(poisoned, step.is_err())).boxed()
+                }
+                Err(refused) => {
+                    poison(poisoned, true);
+                    futures::stream::once(async { Err(refused) }).boxed()
+                }
+            };
+        }
         connection.fetch_many(query).inspect(move |step| poison(poisoned, step.is_err())).boxed()
     }
 
@@ -176,11 +203,23 @@ where
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        let UnitConnection { connection, poisoned, .. } = self;
+        let UnitConnection { connection, poisoned, shared, .. } = self;
         let Some(connection) = connection.as_deref_mut() else {
             return async { Err(sqlx::Error::PoolClosed) }.boxed();
         };
         let poisoned = &*poisoned;
+        if *shared {
+            return match Inspected::new(query) {
+                Ok(query) => connection
+                    .fetch_optional(query)
+                    .inspect(move |answer| poison(poisoned, answer.is_err()))
+                    .boxed(),
+                Err(refused) => {
+                    poison(poisoned, true);
+                    async { Err(refused) }.boxed()
+                }
+            };
+        }
         connection.fetch_optional(query).inspect(move |answer| poison(poisoned, answer.is_err())).boxed()
     }
 

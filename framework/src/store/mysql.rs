@@ -1,6 +1,7 @@
 //! MariaDB and MySQL.
 
 mod attempts;
+mod batch;
 mod idempotency;
 mod results;
 mod saga;

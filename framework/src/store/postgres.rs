@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 mod attempts;
+mod batch;
 mod idempotency;
 mod partitions;
 mod results;

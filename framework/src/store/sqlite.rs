@@ -1,6 +1,7 @@
 //! SQLite.
 
 mod attempts;
+mod batch;
 mod idempotency;
 pub mod lock;
 mod results;

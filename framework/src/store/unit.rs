@@ -26,8 +26,10 @@ use crate::{
     error::{Error, Result},
     incoming::Incoming,
     limits,
-    unit_of_work::{Begun, Capabilities, CommitError, Unit, UnitOfWork},
+    unit_of_work::{Batches, Begun, Capabilities, CommitError, Unit, UnitOfWork},
 };
+
+mod batch;
 
 /// Units of work on a sqlx pool of PostgreSQL, MariaDB/MySQL or SQLite.
 ///
@@ -88,6 +90,10 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
             sagas: Some(Arc::new(SqlSagas::new(Arc::clone(&self.kept)))),
             schedule: Some(Arc::new(SqlScheduleStore(Arc::clone(&self.kept)))),
         }
+    }
+
+    fn batches(&self) -> Option<Arc<dyn Batches>> {
+        Some(Arc::new(batch::SqlBatches(Arc::clone(&self.kept))))
     }
 
     fn commit_with_transaction(&self) -> Option<bool> {
@@ -207,6 +213,10 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
     fn stage(&mut self, writes: Writes) -> Result<()> {
         self.writes = writes;
         Ok(())
+    }
+
+    fn doomed(&self) -> Option<Error> {
+        self.connection.poisoned().map(Error::new)
     }
 
     async fn commit(&mut self) -> Result<(), CommitError> {

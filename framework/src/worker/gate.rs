@@ -78,6 +78,13 @@ impl Gate {
         }
     }
 
+    /// Whether one more message may be received right now, for the batch of one that has passed.
+    pub(super) fn lets_more_in(&self) -> bool {
+        let now = Instant::now();
+        self.circuit.as_ref().is_none_or(|circuit| circuit.gate(&self.core) == Decision::Receive)
+            && self.bucket.as_ref().is_none_or(|bucket| bucket.ready_at(now) <= now)
+    }
+
     /// A delivery was received.
     pub(super) fn enter(&mut self, place: Place) -> Flight {
         if let Some(bucket) = &mut self.bucket {

@@ -130,6 +130,39 @@ impl World {
         }
     }
 
+    /// Hands what is in the outbox to `bus`, and what it says to each; the rows stay when `keep` says so.
+    pub(crate) async fn carry(&self, bus: &Bus, keep: bool) {
+        type Row = (Uuid, String, String, Vec<u8>);
+        const ROWS: &str =
+            "SELECT id, type, CAST(headers AS CHAR(4000)) AS headers, payload FROM outbox ORDER BY seq";
+        let rows: Vec<Row> = match &self.pool {
+            AnyPool::Postgres(pool) => sqlx::query_as(ROWS).fetch_all(pool).await.unwrap(),
+            AnyPool::MySql(pool) => sqlx::query_as(ROWS).fetch_all(pool).await.unwrap(),
+            AnyPool::Sqlite(pool) => sqlx::query_as(ROWS).fetch_all(pool).await.unwrap(),
+            _ => unreachable!("there are three databases"),
+        };
+        for (id, name, headers, payload) in rows {
+            let mut headers: Headers = serde_json::from_str(headers.trim()).unwrap();
+            headers.set(headers::ID, id.to_string());
+            headers.set(headers::TYPE, name);
+            let settlement = Box::new(Settled::default());
+            let (source, repeat) = ("desk".to_owned(), Repeat::First);
+            bus.handle(Delivery { headers, body: payload.into(), source, repeat, settlement }).await.unwrap();
+        }
+        if !keep {
+            self.run("DELETE FROM outbox").await;
+        }
+    }
+
+    async fn run(&self, sql: &'static str) {
+        match &self.pool {
+            AnyPool::Postgres(pool) => sqlx::query(sql).execute(pool).await.map(drop).unwrap(),
+            AnyPool::MySql(pool) => sqlx::query(sql).execute(pool).await.map(drop).unwrap(),
+            AnyPool::Sqlite(pool) => sqlx::query(sql).execute(pool).await.map(drop).unwrap(),
+            _ => unreachable!("there are three databases"),
+        }
+    }
+
     pub(crate) async fn close(&self) {
         self.pool.close().await;
         drop(self.home.lock().unwrap().take());

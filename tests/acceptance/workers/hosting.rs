@@ -310,7 +310,7 @@ async fn a_bus_runs_once_at_a_time() {
     let (bus, _) = noting(&stage);
     let hosted = Hosted::start(Host::new().bus(bus.clone()));
     is(&bus, BusState::Running).await;
-    let said = bus.run_until(std::future::pending()).await.unwrap_err().to_string();
+    let said = within(bus.run_until(std::future::pending())).await.unwrap_err().to_string();
     assert!(said.contains("BRD080") && said.contains(bus.name()), "{said}");
     assert_eq!(bus.health().state, BusState::Running, "the one that runs goes on");
     hosted.stop().await.unwrap();

@@ -1,7 +1,7 @@
 //! A bus that only sends.
 
 use barid::{
-    Bus, BusState, Destination, Host, Outgoing, Sender,
+    Bus, BusState, Destination, Host, Outgoing,
     transport::{Inbox, Transport as _},
 };
 use barid_tests::{eventually, names};
@@ -25,9 +25,15 @@ async fn it_needs_no_handler_and_makes_no_queue() {
         bus.declare().await.unwrap();
         let running = Running::start(bus.clone());
         eventually(PATIENCE, "it runs", || async { bus.health().state == BusState::Running }).await;
-        let sender = Sender::connect(&stage.transport, "test").await.unwrap();
+        let to = Destination::queue(&stage.queue).unwrap();
+        bus.send(Outgoing::new(Work { number: 7 }).to(to)).await.unwrap();
+        eventually(PATIENCE, "what it sent is there", || async { stage.waits().await == 1 }).await;
+        for local in [bus.send_local(Work { number: 0 }).await, bus.subscribe::<Work>().await] {
+            let said = local.unwrap_err().to_string();
+            assert!(said.contains("BRD088") && said.contains(&name), "{said}");
+        }
         let to = Destination::queue(&name).unwrap();
-        let refused = sender.send(Outgoing::new(Work { number: 0 }).to(to)).await.unwrap_err().to_string();
+        let refused = bus.send(Outgoing::new(Work { number: 0 }).to(to)).await.unwrap_err().to_string();
         assert!(refused.contains(&name), "there is no such queue: {refused}");
         running.stop().await;
         assert_eq!(bus.health().state, BusState::Stopped);

@@ -42,14 +42,18 @@ pub(crate) struct Stage {
     pub(crate) kind: Kind,
     pub(crate) queue: String,
     pub(crate) transport: Faulty,
-    pub(crate) database: TestDatabase<Sqlite>,
+    database: TestDatabase<Sqlite>,
+    /// Where the SQL queue is.
+    queues: TestDatabase<Sqlite>,
     sender: Sender,
 }
 
 impl Stage {
     pub(crate) async fn new(kind: Kind) -> Self {
-        let database = TestDatabase::sqlite().await;
-        let pool = AnyPool::connect(&format!("{}&synchronous=off", database.url), 4).await.unwrap();
+        // Two, because a handler that waits inside its unit of work keeps every other writer of its database waiting.
+        let (database, queues) = (TestDatabase::sqlite().await, TestDatabase::sqlite().await);
+        schema::apply(&AnyPool::Sqlite(database.pool.clone())).await.unwrap();
+        let pool = AnyPool::connect(&format!("{}&synchronous=off", queues.url), 4).await.unwrap();
         schema::apply(&pool).await.unwrap();
         sqlx::query("CREATE TABLE work (number INTEGER)").execute(&database.pool).await.unwrap();
         let transport = match kind {
@@ -59,7 +63,7 @@ impl Stage {
         let queue = names::unique("workers");
         transport.declare(&Inbox::new(&queue)).await.unwrap();
         let sender = Sender::connect(&transport, "test").await.unwrap();
-        Self { kind, queue, transport, database, sender }
+        Self { kind, queue, transport, database, queues, sender }
     }
 
     /// A bus on the queue, without handlers. Failed messages come again soon, and often.
@@ -104,7 +108,12 @@ impl Stage {
 
     /// What is left in the queue and the dead letters.
     pub(crate) async fn left(&self) -> [usize; 2] {
-        [self.waiting(&self.queue).await, self.waiting(&format!("{}-dead", self.queue)).await]
+        [self.waits().await, self.waiting(&format!("{}-dead", self.queue)).await]
+    }
+
+    /// How many messages wait in the queue.
+    pub(crate) async fn waits(&self) -> usize {
+        self.waiting(&self.queue).await
     }
 
     async fn waiting(&self, queue: &str) -> usize {
@@ -112,7 +121,7 @@ impl Stage {
             Kind::SqlQueue => {
                 let count: i64 = sqlx::query_scalar("SELECT count(*) FROM queue_message WHERE queue = $1")
                     .bind(queue)
-                    .fetch_one(&self.database.pool)
+                    .fetch_one(&self.queues.pool)
                     .await
                     .unwrap();
                 usize::try_from(count).unwrap()
@@ -129,12 +138,14 @@ impl Stage {
     pub(crate) async fn drop_now(self) {
         if self.kind == Kind::RabbitMq {
             let channel = channel().await;
+            // Deleting a queue that nobody declared is no error.
             for queue in [self.queue.clone(), format!("{}-dead", self.queue)] {
                 channel.queue_delete(queue.as_str().into(), Default::default()).await.unwrap();
             }
         }
         drop((self.sender, self.transport));
         self.database.drop_now().await;
+        self.queues.drop_now().await;
     }
 }
 

@@ -4,6 +4,7 @@
 //! three inserts, COMMIT. Two kinds of hand: *held*, where each worker keeps its connection and so makes exactly five round
 //! trips (the ratio is against this one), and *pooled*, where it takes a connection from the pool for each message.
 
+mod batched;
 mod by_hand;
 mod spent;
 mod subject;
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use barid::{
     Bus, Context, Message, Outgoing, SqlIdempotency, SqlOutbox, SqlUnitOfWork, store::schema,
     transport::memory::Memory,
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 
 use crate::report::{Report, Round, rate};
 use spent::Spent;
-use subject::{Subject, Work};
+use subject::{ByHand, Subject, Work};
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -53,12 +54,20 @@ pub(crate) struct Options {
     /// The process id of the server, when it runs on this machine: shows what a message costs it, its children included.
     #[arg(long)]
     server_pid: Option<u32>,
+    /// Messages in one unit of work, against the same messages one by one instead of by hand.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// With `--batch`: instead of rates, whether memory stays flat over the messages.
+    #[arg(long, requires = "batch")]
+    memory: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Database {
     Postgres,
     Mariadb,
+    /// Only with `--batch`.
+    Sqlite,
 }
 
 /// The command that is handled.
@@ -81,9 +90,23 @@ pub(crate) struct OrderPlaced {
 
 /// Runs it and says what came out.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
-    match options.database {
-        Database::Postgres => compare::<sqlx::Postgres>(options).await,
-        Database::Mariadb => compare::<sqlx::MySql>(options).await,
+    match (options.database, options.batch) {
+        (Database::Postgres, None) => compare::<sqlx::Postgres>(options).await,
+        (Database::Mariadb, None) => compare::<sqlx::MySql>(options).await,
+        (Database::Sqlite, None) => {
+            bail!("on SQLite there is nothing to compare with by hand: add --batch 50")
+        }
+        (Database::Postgres, Some(batch)) => in_batches::<sqlx::Postgres>(options, batch).await,
+        (Database::Mariadb, Some(batch)) => in_batches::<sqlx::MySql>(options, batch).await,
+        (Database::Sqlite, Some(batch)) => in_batches::<sqlx::Sqlite>(options, batch).await,
+    }
+}
+
+async fn in_batches<DB: Subject>(options: &Options, batch: usize) -> anyhow::Result<Report> {
+    if options.memory {
+        batched::memory::<DB>(options, batch).await
+    } else {
+        batched::compare::<DB>(options, batch).await
     }
 }
 
@@ -114,7 +137,7 @@ enum Side {
 
 const SIDES: [Side; 3] = [Side::Ours, Side::Held, Side::Pooled];
 
-async fn compare<DB: Subject>(options: &Options) -> anyhow::Result<Report> {
+async fn compare<DB: ByHand>(options: &Options) -> anyhow::Result<Report> {
     let database = DB::database().await;
     let network = match options.network_ms {
         0 => None,

@@ -31,6 +31,23 @@ fn handle() {
 }
 
 #[test]
+fn handle_in_batches() {
+    for database in ["postgres", "mariadb", "sqlite"] {
+        let common = ["--database", database, "--batch", "50"];
+        check("handle", &[&common[..], &["--messages", "300", "--in-flight", "4"]].concat());
+    }
+}
+
+/// 200,000 messages in `tests/run --long`, otherwise as many as show that it is looked at.
+#[test]
+fn memory_stays_flat() {
+    let messages = if barid_tests::servers::long() { "200000" } else { "4000" };
+    for database in ["postgres", "mariadb", "sqlite"] {
+        check("handle", &["--database", database, "--batch", "50", "--memory", "--messages", messages]);
+    }
+}
+
+#[test]
 fn drain() {
     check("drain", &["--sink", "rabbitmq", "--rows", "200"]);
     check("drain", &["--sink", "rabbitmq", "--classic", "--rows", "200"]);

@@ -28,7 +28,8 @@ impl BusBuilder {
         let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
-        self.check_mark(&mut problems);
+        self.check_mark(settings.as_ref(), &mut problems);
+        self.check_batches(settings.as_ref(), &mut problems);
         self.check_sagas(settings.as_ref(), capabilities.as_ref(), &mut problems);
         let start_topics = self.subscribe_at_start(&mut problems);
         let topics = self.inbox.topics.iter().chain(&start_topics).chain(&self.replies);
@@ -113,6 +114,7 @@ impl BusBuilder {
         }
         self.check_schedule(config.schedule_poll_ms, problems);
         self.inbox.prefetch = config.prefetch.unwrap_or(self.inbox.prefetch);
+        let batch = self.effective_batch(&config, &mut origins, problems);
         self.policy.attempts_max = config.attempts_max.unwrap_or(self.policy.attempts_max);
         let millis = |value: Option<u64>, code: Duration| value.map_or(code, Duration::from_millis);
         self.policy.pause = millis(config.retry_pause_ms, self.policy.pause);
@@ -130,6 +132,7 @@ impl BusBuilder {
         Some(Settings {
             commit_with_transaction: config.commit_with_transaction.or(code).unwrap_or(false),
             parallelism: self.parallelism,
+            batch,
             stop_grace: millis(config.stop_grace_ms, self.stop_grace),
             send_only: self.worker.send_only,
             worker: worker?,

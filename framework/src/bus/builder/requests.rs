@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc};
 use super::{BusBuilder, problems::Problems};
 use crate::{
     background::Background,
+    bus::Settings,
     context::Context,
     error::Result,
     handler::{ByType, IntoHandler},
@@ -54,9 +55,19 @@ impl BusBuilder {
     }
 
     /// A high-water mark needs a transport that keeps the order of a key.
-    pub(super) fn check_mark(&self, problems: &mut Problems) {
+    pub(super) fn check_mark(&self, settings: Option<&Settings>, problems: &mut Problems) {
+        if self.idempotency.is_none_or(|idempotency| idempotency.number.is_none()) {
+            return;
+        }
+        if settings.is_some_and(|settings| settings.batch.is_some()) {
+            problems.add(
+                "BRD052",
+                "its idempotency has a high-water mark, and it handles batches, which keep a record for each message",
+                "leave out .high_water_mark(..) or .batch(..)",
+            );
+        }
         let orders = self.transport.as_ref().is_none_or(|transport| transport.promises().orders_keys);
-        if !orders && self.idempotency.is_some_and(|idempotency| idempotency.number.is_some()) {
+        if !orders {
             problems.add(
                 "BRD051",
                 "its idempotency has a high-water mark, and its transport may deliver a retried message after later ones of its \

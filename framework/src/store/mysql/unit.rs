@@ -138,6 +138,6 @@ async fn send(
     Ok(shared::last_rows(shared::answers::<MySql>(connection, text).await?, reads.len()))
 }
 
-fn number(error: &sqlx::Error) -> Option<u16> {
+pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
     error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)
 }

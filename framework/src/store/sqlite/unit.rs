@@ -135,6 +135,6 @@ async fn send(
     Ok(shared::last_rows(shared::answers::<Sqlite>(connection, text).await?, reads.len()))
 }
 
-fn code(error: &sqlx::Error) -> Option<i32> {
+pub(super) fn code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }

@@ -8,10 +8,10 @@ use serde::Serialize;
 use sqlx::{Executor, MySqlConnection, PgConnection, Pool};
 use uuid::Uuid;
 
-use super::{OrderPlaced, PlaceOrder, Queue, subject::Subject};
+use super::{OrderPlaced, PlaceOrder, Queue, subject::ByHand};
 
 /// Each worker keeps one connection: five round trips a message.
-pub(super) async fn held<DB: Subject>(pool: Pool<DB>, queue: Arc<Queue>) -> anyhow::Result<()> {
+pub(super) async fn held<DB: ByHand>(pool: Pool<DB>, queue: Arc<Queue>) -> anyhow::Result<()> {
     let mut connection = pool.acquire().await?;
     while let Some(work) = queue.take() {
         DB::by_hand(&mut connection, work.id, &work.delivery.body).await?;
@@ -20,7 +20,7 @@ pub(super) async fn held<DB: Subject>(pool: Pool<DB>, queue: Arc<Queue>) -> anyh
 }
 
 /// Each message takes a connection from the pool, which tests it on the way out and on the way back.
-pub(super) async fn pooled<DB: Subject>(pool: Pool<DB>, queue: Arc<Queue>) -> anyhow::Result<()> {
+pub(super) async fn pooled<DB: ByHand>(pool: Pool<DB>, queue: Arc<Queue>) -> anyhow::Result<()> {
     while let Some(work) = queue.take() {
         let mut connection = pool.acquire().await?;
         DB::by_hand(&mut connection, work.id, &work.delivery.body).await?;

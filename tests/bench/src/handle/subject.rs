@@ -1,13 +1,15 @@
 //! What differs between the databases: how the rows are written, and how they are counted.
 
 use barid::{
-    Headers, Message, UnitConnection, headers,
+    Headers, Message, UnitConnection,
+    batch::Received,
+    headers,
     store::{AnyPool, Backend},
     transport::{Delivery, Repeat, Settlement, TransportError},
 };
 use barid_tests::TestDatabase;
 use bytes::Bytes;
-use sqlx::{MySql, Pool, Postgres};
+use sqlx::{MySql, Pool, Postgres, QueryBuilder, Sqlite};
 use uuid::Uuid;
 
 use super::PlaceOrder;
@@ -27,6 +29,15 @@ pub(crate) trait Subject: Backend {
         db: &mut UnitConnection<Self>,
         command: &PlaceOrder,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+    /// The statement of a handler that takes many.
+    fn business_of_all(
+        db: &mut UnitConnection<Self>,
+        commands: &[Received<PlaceOrder>],
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+}
+
+/// A database on which the same is done by hand.
+pub(crate) trait ByHand: Subject {
     /// One message by hand, in five statements.
     fn by_hand(
         connection: &mut Self::Connection,
@@ -77,6 +88,29 @@ impl Subject for Postgres {
             .map(drop)
     }
 
+    async fn business_of_all(
+        db: &mut UnitConnection<Self>,
+        commands: &[Received<PlaceOrder>],
+    ) -> Result<(), sqlx::Error> {
+        let (mut ids, mut customers, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        for command in commands {
+            ids.push(command.order);
+            customers.push(command.customer);
+            notes.push(command.note.as_str());
+        }
+        sqlx::query(
+            "INSERT INTO orders (id, customer, note) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[])",
+        )
+        .bind(ids)
+        .bind(customers)
+        .bind(notes)
+        .execute(db)
+        .await
+        .map(drop)
+    }
+}
+
+impl ByHand for Postgres {
     async fn by_hand(connection: &mut Self::Connection, id: Uuid, body: &[u8]) -> anyhow::Result<()> {
         super::by_hand::postgres(connection, id, body).await
     }
@@ -121,8 +155,73 @@ impl Subject for MySql {
             .map(drop)
     }
 
+    async fn business_of_all(
+        db: &mut UnitConnection<Self>,
+        commands: &[Received<PlaceOrder>],
+    ) -> Result<(), sqlx::Error> {
+        let mut insert = QueryBuilder::<Self>::new("INSERT INTO orders (id, customer, note) ");
+        insert.push_values(commands, |mut row, command| {
+            row.push_bind(command.order).push_bind(command.customer).push_bind(command.note.clone());
+        });
+        insert.build().execute(db).await.map(drop)
+    }
+}
+
+impl ByHand for MySql {
     async fn by_hand(connection: &mut Self::Connection, id: Uuid, body: &[u8]) -> anyhow::Result<()> {
         super::by_hand::mariadb(connection, id, body).await
+    }
+}
+
+impl Subject for Sqlite {
+    async fn database() -> TestDatabase<Self> {
+        TestDatabase::sqlite().await
+    }
+
+    fn any(pool: &Pool<Self>) -> AnyPool {
+        pool.clone().into()
+    }
+
+    async fn create_business_table(pool: &Pool<Self>) -> Result<(), sqlx::Error> {
+        sqlx::query(CREATE).execute(pool).await.map(drop)
+    }
+
+    async fn empty(pool: &Pool<Self>) -> Result<(), sqlx::Error> {
+        for delete in ["DELETE FROM orders", "DELETE FROM idempotency", "DELETE FROM outbox"] {
+            sqlx::query(delete).execute(pool).await?;
+        }
+        Ok(())
+    }
+
+    async fn counts(pool: &Pool<Self>) -> Result<[i64; 3], sqlx::Error> {
+        let (orders, records, rows) = sqlx::query_as(COUNTS).fetch_one(pool).await?;
+        Ok([orders, records, rows])
+    }
+
+    async fn version(pool: &Pool<Self>) -> Result<String, sqlx::Error> {
+        let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(pool).await?;
+        Ok(format!("SQLite {version}"))
+    }
+
+    async fn business(db: &mut UnitConnection<Self>, command: &PlaceOrder) -> Result<(), sqlx::Error> {
+        sqlx::query("INSERT INTO orders (id, customer, note) VALUES ($1, $2, $3)")
+            .bind(command.order)
+            .bind(command.customer)
+            .bind(&command.note)
+            .execute(db)
+            .await
+            .map(drop)
+    }
+
+    async fn business_of_all(
+        db: &mut UnitConnection<Self>,
+        commands: &[Received<PlaceOrder>],
+    ) -> Result<(), sqlx::Error> {
+        let mut insert = QueryBuilder::<Self>::new("INSERT INTO orders (id, customer, note) ");
+        insert.push_values(commands, |mut row, command| {
+            row.push_bind(command.order).push_bind(command.customer).push_bind(command.note.clone());
+        });
+        insert.build().execute(db).await.map(drop)
     }
 }
 
