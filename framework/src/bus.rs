@@ -15,10 +15,12 @@ use crate::{
     idempotency::{DuplicatePolicy, SqlIdempotency},
     outbox::SqlOutbox,
     pipeline::{IncomingContext, OutgoingContext, Pipeline},
+    request::Waiting,
     retry::{AttemptStore, FailFast, RetryPolicy},
     routing::{Handlers, Routes},
     schedule::Scheduler,
     sender::Sender,
+    store::{idempotency::RecordStore, results::ResultStore},
     subscriptions::Subscriptions,
     transport::{Delivery, Inbox, OutgoingRow, Transport},
     unit_of_work::{Batches, UnitOfWork},
@@ -26,6 +28,7 @@ use crate::{
 
 mod builder;
 mod burial;
+mod requesting;
 mod run;
 mod scheduling;
 mod sending;
@@ -78,6 +81,9 @@ pub(crate) struct BusCore {
     pub(crate) idempotency: Option<SqlIdempotency>,
     pub(crate) schedule: Option<Scheduler>,
     pub(crate) attempts: Arc<dyn AttemptStore>,
+    pub(crate) records: Option<Arc<dyn RecordStore>>,
+    pub(crate) results: Option<Arc<dyn ResultStore>>,
+    pub(crate) waiting: Option<Arc<Waiting>>,
     pub(crate) policy: RetryPolicy,
     pub(crate) fail_fast: FailFast,
     pub(crate) sagas: Sagas,

@@ -33,6 +33,9 @@ async fn w20_a_deferred_message_leaves_once_with_outbox_and_unit_of_work() {
     stage.becomes("SELECT (SELECT count(*) FROM schedule) + (SELECT count(*) FROM outbox)", 0).await;
     bus.stop().await;
     relay.stop().await;
-    assert_eq!((stage.number("SELECT count(*) FROM idempotency").await, stage.waiting("dead-letters").await), (2, 0));
+    assert_eq!(
+        (stage.number("SELECT count(*) FROM idempotency").await, stage.waiting("dead-letters").await),
+        (2, 0)
+    );
     stage.end().await;
 }

@@ -8,6 +8,7 @@
 use super::{Next, attempt, forget, nack, undo};
 use crate::{
     completion,
+    context::replying,
     error::{Disposition, Error, Result},
     handler::Attempted,
     idempotency::DuplicatePolicy,
@@ -183,6 +184,7 @@ async fn bury(cx: &mut IncomingContext, first: Error, attempts: u32, second: Opt
     match buried {
         Ok(()) => {
             cx.outcome = "dead letter";
+            replying::given_up(&cx.context, &error).await;
             done(cx).await;
         }
         Err(unburied) => {

@@ -5,7 +5,7 @@
 
 use lapin::{
     Channel, Connection, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
@@ -22,7 +22,7 @@ use crate::{
 pub(super) async fn declare(broker: &Broker, inbox: &Inbox) -> Result<(), TransportError> {
     let connection = broker.connect("declare").await?;
     let queue = checked(Destination::queue(inbox.queue.as_str()))?;
-    declare_queue(broker, &connection, &queue, inbox.attempts_max).await?;
+    declare_queue(broker, &connection, &queue, inbox).await?;
     let channel = broker.bounded("channel.open", connection.create_channel()).await?;
     for topic in &inbox.topics {
         let exchange = checked(Destination::topic(topic.as_str()))?;
@@ -50,17 +50,30 @@ pub(super) async fn unbind(broker: &Broker, queue: &str, topic: &str) -> Result<
     Ok(())
 }
 
+/// Deletes the queue, with what is in it.
+pub(super) async fn remove(broker: &Broker, inbox: &Inbox) -> Result<(), TransportError> {
+    let connection = broker.connect("remove").await?;
+    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
+    let queue = checked(Destination::queue(inbox.queue.as_str()))?;
+    let options = QueueDeleteOptions { if_unused: false, if_empty: false, nowait: false };
+    let deleted = channel.queue_delete(queue, options);
+    broker.bounded("queue.delete", async { deleted.await.map(drop) }).await?;
+    // It is deleted; a failure to hang up politely is not the caller's problem.
+    let _ = broker.bounded("connection.close", connection.close(200, "removed".into())).await;
+    Ok(())
+}
+
 /// The queue, with a limit on deliveries that our attempts do not reach.
 async fn declare_queue(
     broker: &Broker,
     connection: &Connection,
     queue: &ShortString,
-    attempts_max: u32,
+    inbox: &Inbox,
 ) -> Result<(), TransportError> {
-    let quorum = broker.settings.quorum;
+    let quorum = broker.settings.quorum && !inbox.temporary;
     let remedy = format!("delete the queue once it is empty, or set quorum = {} to use it as it is", !quorum);
     let what = format!("queue {:?} at {}", queue.as_str(), broker.address);
-    let declared = |limit| declare_once(broker, connection, queue, limit);
+    let declared = |limit| declare_once(broker, connection, queue, inbox.temporary, limit);
     let mismatch = |text: &str| TransportError::Misconfigured {
         what: what.clone(),
         cause: cause(text),
@@ -69,7 +82,7 @@ async fn declare_queue(
     let Some(text) = declared(quorum.then_some(limits::UNREACHED)).await? else { return Ok(()) };
     let refusal = limits::judge(&text);
     let Some(limit) = refusal.limit() else { return Err(mismatch(&text)) };
-    limits::allow(limit, attempts_max, &what)?;
+    limits::allow(limit, inbox.attempts_max, &what)?;
     let as_it_is = match refusal {
         Refusal::Limited(limit) => i32::try_from(limit).ok(),
         _ => None,
@@ -86,10 +99,16 @@ async fn declare_once(
     broker: &Broker,
     connection: &Connection,
     queue: &ShortString,
+    temporary: bool,
     limit: Option<i32>,
 ) -> Result<Option<String>, TransportError> {
-    let kind = if broker.settings.quorum { "quorum" } else { "classic" };
+    let kind = if broker.settings.quorum && !temporary { "quorum" } else { "classic" };
     let mut arguments = FieldTable::default();
+    if temporary {
+        // Not auto-delete: it has to outlive a lost connection of its consumer.
+        let unused_ms = u32::try_from(crate::limits::REPLY_QUEUE_KEPT.as_millis()).unwrap_or(u32::MAX);
+        arguments.insert("x-expires".into(), AMQPValue::LongUInt(unused_ms));
+    }
     arguments.insert("x-queue-type".into(), AMQPValue::LongString(LongString::from(kind)));
     if let Some(limit) = limit {
         arguments.insert(limits::ARGUMENT.into(), AMQPValue::LongInt(limit));
