@@ -76,10 +76,10 @@ enum Waits {
 
 impl Member {
     /// The message of a delivery; an unreadable one comes back with the reason.
-    pub(super) fn read(core: &Arc<BusCore>, delivery: Delivery) -> Result<Self, (Delivery, String)> {
+    pub(super) fn read(core: &Arc<BusCore>, delivery: Delivery) -> Result<Self, Box<(Delivery, String)>> {
         let incoming = match Incoming::read(&delivery) {
             Ok(incoming) => incoming,
-            Err(cause) => return Err((delivery, cause)),
+            Err(cause) => return Err(Box::new((delivery, cause))),
         };
         let header = |name| incoming.headers.get(name);
         let key = header(headers::KEY)

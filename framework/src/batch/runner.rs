@@ -36,7 +36,8 @@ pub(crate) async fn run(core: &Arc<BusCore>, deliveries: Vec<Delivery>) -> Vec<E
                 members.push(member);
                 None
             }
-            Err((delivery, cause)) => {
+            Err(unreadable) => {
+                let (delivery, cause) = *unreadable;
                 core.bury_unreadable(delivery, &cause).await;
                 Some(End::unreadable(cause))
             }
