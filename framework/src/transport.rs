@@ -193,6 +193,8 @@ pub struct Inbox {
     pub topics: Vec<String>,
     /// Deliveries that may be handed out and not yet settled. Default: [`crate::limits::PREFETCH`].
     pub prefetch: u16,
+    /// Belongs to one instance and goes with it, such as a reply queue. What is in it may be lost with its owner.
+    pub temporary: bool,
     /// How long to wait between looks while there is nothing to receive, where the transport has to look (the SQL queue, when
     /// nobody rings). Default: 1 ms, doubling up to 50 ms.
     pub poll: Backoff,
@@ -207,7 +209,14 @@ impl Inbox {
             topics: Vec::new(),
             prefetch: limits::PREFETCH,
             poll: Backoff::doubling(limits::RECEIVE_PAUSE, limits::RECEIVE_PAUSE_MAX),
+            temporary: false,
         }
+    }
+
+    /// The queue `queue` of this instance alone.
+    #[must_use]
+    pub fn temporary(queue: impl Into<String>) -> Self {
+        Self { temporary: true, ..Self::new(queue) }
     }
 
     /// Also what is published to `topic`.
@@ -286,6 +295,14 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// When the broker cannot be reached or refuses the credentials.
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError>;
+
+    /// Removes a temporary inbox with what is in it. One that does not exist is removed already.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses; the inbox may stay, nobody reads it any more.
+    async fn remove(&self, _inbox: &Inbox) -> Result<(), TransportError> {
+        Ok(())
+    }
 }
 
 /// What a transport keeps. The conformance suite checks exactly this.

@@ -117,7 +117,8 @@ impl Transport for Kafka {
     async fn declare(&self, inbox: &Inbox) -> Result<(), TransportError> {
         let topics = topics_of(inbox);
         let runtime = tokio::runtime::Handle::current();
-        self.ask(move |probe| probe.declare(&topics, &runtime)).await
+        let temporary = inbox.temporary;
+        self.ask(move |probe| probe.declare(&topics, temporary, &runtime)).await
     }
 
     async fn consumer(&self, inbox: &Inbox) -> Result<Box<dyn Consumer>, TransportError> {
@@ -158,6 +159,12 @@ impl Transport for Kafka {
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError> {
         self.ask(|_| Ok(())).await?;
         Ok(Box::new(KafkaPublisher::start(&self.settings)?))
+    }
+
+    async fn remove(&self, inbox: &Inbox) -> Result<(), TransportError> {
+        let runtime = tokio::runtime::Handle::current();
+        let topic = inbox.queue.clone();
+        self.ask(move |probe| probe.remove(&topic, &runtime)).await
     }
 }
 

@@ -132,6 +132,11 @@ impl Transport for Memory {
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError> {
         Ok(Box::new(MemoryPublisher { network: Arc::clone(&self.0), settled: Vec::new() }))
     }
+
+    async fn remove(&self, inbox: &Inbox) -> Result<(), TransportError> {
+        self.0.state().queues.remove(&inbox.queue);
+        Ok(())
+    }
 }
 
 struct MemoryConsumer {

@@ -98,4 +98,8 @@ impl Transport for RabbitMq {
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError> {
         Ok(Box::new(publisher::RabbitPublisher::open(self.broker.clone()).await?))
     }
+
+    async fn remove(&self, inbox: &Inbox) -> Result<(), TransportError> {
+        topology::remove(&self.broker, inbox).await
+    }
 }

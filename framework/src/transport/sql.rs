@@ -20,7 +20,7 @@ use self::{
     queue::{Bound, Shared},
 };
 use super::{Consumer, Inbox, Promises, Publisher, Transport, TransportError};
-use crate::{destination::checked_name, store::AnyPool};
+use crate::{destination::checked_name, limits::REPLY_QUEUE_KEPT, store::AnyPool};
 
 mod acks;
 mod claims;
@@ -104,7 +104,12 @@ impl Transport for SqlQueue {
             })?;
         }
         let declare = || self.database.statements().declare(&inbox.queue, &inbox.topics);
-        self.database.call("declare", declare).await
+        self.database.call("declare", declare).await?;
+        if inbox.temporary {
+            let renew = || self.database.statements().renew_temporary(&inbox.queue, REPLY_QUEUE_KEPT);
+            self.database.call("renew", renew).await?;
+        }
+        Ok(())
     }
 
     async fn consumer(&self, inbox: &Inbox) -> Result<Box<dyn Consumer>, TransportError> {
@@ -118,5 +123,10 @@ impl Transport for SqlQueue {
 
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError> {
         Ok(Box::new(SqlPublisher::start(self.database.clone())))
+    }
+
+    async fn remove(&self, inbox: &Inbox) -> Result<(), TransportError> {
+        let remove = || self.database.statements().remove(&inbox.queue);
+        self.database.call("remove", remove).await
     }
 }

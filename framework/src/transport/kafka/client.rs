@@ -130,13 +130,14 @@ impl Probe {
     pub(super) fn declare(
         &self,
         topics: &BTreeSet<String>,
+        temporary: bool,
         runtime: &tokio::runtime::Handle,
     ) -> Result<(), TransportError> {
         let mut missing = self.missing(topics)?;
         if missing.is_empty() {
             return Ok(());
         }
-        self.create(&missing, runtime)?;
+        self.create(&missing, temporary, runtime)?;
         let deadline = Instant::now() + self.settings.connect_timeout;
         while !missing.is_empty() {
             if Instant::now() >= deadline {
@@ -169,28 +170,57 @@ impl Probe {
         Ok(missing)
     }
 
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, TransportError> {
+        let client = self.settings.producer_config().create_with_context(DefaultClientContext);
+        client.map_err(|error| self.settings.config_error(&error))
+    }
+
+    fn admin_options(&self) -> AdminOptions {
+        AdminOptions::new()
+            .request_timeout(Some(self.settings.connect_timeout))
+            .operation_timeout(Some(self.settings.connect_timeout))
+    }
+
+    /// Deletes a topic, with what is in it.
+    pub(super) fn remove(&self, topic: &str, runtime: &tokio::runtime::Handle) -> Result<(), TransportError> {
+        let (admin, brokers) = (self.admin()?, &self.settings.brokers);
+        let deleted = runtime.block_on(admin.delete_topics(&[topic], &self.admin_options()));
+        let answers = deleted.map_err(|error| {
+            let code = error.rdkafka_error_code().unwrap_or(Code::OperationTimedOut);
+            transport_error(brokers, code, &error.to_string(), true)
+        })?;
+        match answers.into_iter().next() {
+            None | Some(Ok(_) | Err((_, Code::UnknownTopicOrPartition | Code::UnknownTopic))) => Ok(()),
+            Some(Err((topic, code))) => {
+                let reason = format!("topic {topic:?} cannot be deleted: {code}");
+                Err(transport_error(brokers, code, &reason, true))
+            }
+        }
+    }
+
     fn create(
         &self,
         topics: &BTreeSet<String>,
+        temporary: bool,
         runtime: &tokio::runtime::Handle,
     ) -> Result<(), TransportError> {
         let settings = &self.settings;
-        let admin: AdminClient<DefaultClientContext> = settings
-            .producer_config()
-            .create_with_context(DefaultClientContext)
-            .map_err(|error| settings.config_error(&error))?;
+        let admin = self.admin()?;
+        // One reader, and nothing worth keeping when it is gone.
+        let partitions = if temporary { 1 } else { settings.partitions };
         let replicas = settings.replication_factor;
         let new: Vec<_> = topics
             .iter()
-            .map(|topic| NewTopic::new(topic, settings.partitions, TopicReplication::Fixed(replicas)))
+            .map(|topic| {
+                let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
+                if temporary { new.set("retention.ms", "3600000") } else { new }
+            })
             .collect();
-        let options = AdminOptions::new()
-            .request_timeout(Some(settings.connect_timeout))
-            .operation_timeout(Some(settings.connect_timeout));
-        let results = runtime.block_on(admin.create_topics(&new, &options)).map_err(|error| {
-            let code = error.rdkafka_error_code().unwrap_or(Code::OperationTimedOut);
-            transport_error(&settings.brokers, code, &error.to_string(), true)
-        })?;
+        let results =
+            runtime.block_on(admin.create_topics(&new, &self.admin_options())).map_err(|error| {
+                let code = error.rdkafka_error_code().unwrap_or(Code::OperationTimedOut);
+                transport_error(&settings.brokers, code, &error.to_string(), true)
+            })?;
         for result in results {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}

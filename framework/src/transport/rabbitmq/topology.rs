@@ -5,13 +5,13 @@
 
 use lapin::{
     Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
 use super::connection::{Broker, PRECONDITION_FAILED, amqp_error};
 use crate::{
-    Destination,
+    Destination, limits,
     transport::{Inbox, TransportError},
 };
 
@@ -20,7 +20,7 @@ pub(super) async fn declare(broker: &Broker, inbox: &Inbox) -> Result<(), Transp
     let connection = broker.connect("declare").await?;
     let channel = broker.bounded("channel.open", connection.create_channel()).await?;
     let queue = checked(Destination::queue(inbox.queue.as_str()))?;
-    declare_queue(broker, &channel, queue.clone()).await?;
+    declare_queue(broker, &channel, queue.clone(), inbox.temporary).await?;
     for topic in &inbox.topics {
         let exchange = checked(Destination::topic(topic.as_str()))?;
         declare_exchange(broker, &channel, exchange.clone()).await?;
@@ -47,9 +47,32 @@ pub(super) async fn unbind(broker: &Broker, queue: &str, topic: &str) -> Result<
     Ok(())
 }
 
-async fn declare_queue(broker: &Broker, channel: &Channel, queue: ShortString) -> Result<(), TransportError> {
-    let kind = if broker.settings.quorum { "quorum" } else { "classic" };
+/// Deletes the queue, with what is in it.
+pub(super) async fn remove(broker: &Broker, inbox: &Inbox) -> Result<(), TransportError> {
+    let connection = broker.connect("remove").await?;
+    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
+    let queue = checked(Destination::queue(inbox.queue.as_str()))?;
+    let options = QueueDeleteOptions { if_unused: false, if_empty: false, nowait: false };
+    let deleted = channel.queue_delete(queue, options);
+    broker.bounded("queue.delete", async { deleted.await.map(drop) }).await?;
+    // It is deleted; a failure to hang up politely is not the caller's problem.
+    let _ = broker.bounded("connection.close", connection.close(200, "removed".into())).await;
+    Ok(())
+}
+
+async fn declare_queue(
+    broker: &Broker,
+    channel: &Channel,
+    queue: ShortString,
+    temporary: bool,
+) -> Result<(), TransportError> {
+    let kind = if broker.settings.quorum && !temporary { "quorum" } else { "classic" };
     let mut arguments = FieldTable::default();
+    if temporary {
+        // Not auto-delete: it has to outlive a lost connection of its consumer.
+        let unused_ms = u32::try_from(limits::REPLY_QUEUE_KEPT.as_millis()).unwrap_or(u32::MAX);
+        arguments.insert("x-expires".into(), AMQPValue::LongUInt(unused_ms));
+    }
     arguments.insert("x-queue-type".into(), AMQPValue::LongString(LongString::from(kind)));
     let options = QueueDeclareOptions {
         passive: false,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, micros},
+    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, family, micros},
 };
 use crate::{store::held::HeldTransaction, transport::Outcome};
 
@@ -44,6 +44,28 @@ impl Statements for MySql {
         for topic in topics {
             let subscribed = "INSERT INTO queue_subscription (topic, queue) VALUES (?, ?) ON DUPLICATE KEY UPDATE queue = VALUES(queue)";
             sqlx::query(subscribed).bind(topic).bind(queue).execute(&self.0).await?;
+        }
+        Ok(())
+    }
+
+    async fn renew_temporary(&self, queue: &str, kept: Duration) -> Result<(), sqlx::Error> {
+        let renew = "UPDATE queue_declared SET declared_at = UTC_TIMESTAMP(6) WHERE queue = ?";
+        sqlx::query(renew).bind(queue).execute(&self.0).await?;
+        let dead = "SELECT queue FROM queue_declared WHERE LEFT(queue, CHAR_LENGTH(?)) = ?
+                    AND declared_at < UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND";
+        let dead = sqlx::query_scalar(dead).bind(family(queue)).bind(family(queue)).bind(micros(kept));
+        let dead: Vec<String> = dead.fetch_all(&self.0).await?;
+        for queue in dead {
+            self.remove(&queue).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, queue: &str) -> Result<(), sqlx::Error> {
+        for delete in
+            ["DELETE FROM queue_declared WHERE queue = ?", "DELETE FROM queue_message WHERE queue = ?"]
+        {
+            sqlx::query(delete).bind(queue).execute(&self.0).await?;
         }
         Ok(())
     }

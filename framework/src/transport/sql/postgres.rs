@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, micros},
+    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, family, micros},
 };
 use crate::{store::held::HeldTransaction, transport::Outcome};
 
@@ -61,6 +61,28 @@ impl Statements for Postgres {
         sqlx::query(declared).bind(queue).execute(&self.0).await?;
         let subscribed = "INSERT INTO queue_subscription (topic, queue) SELECT t, $1 FROM unnest($2::text[]) t ON CONFLICT DO NOTHING";
         sqlx::query(subscribed).bind(queue).bind(topics).execute(&self.0).await.map(drop)
+    }
+
+    async fn renew_temporary(&self, queue: &str, kept: Duration) -> Result<(), sqlx::Error> {
+        let renew = "UPDATE queue_declared SET declared_at = now() WHERE queue = $1";
+        sqlx::query(renew).bind(queue).execute(&self.0).await?;
+        let dead = "SELECT queue FROM queue_declared WHERE starts_with(queue, $1)
+                    AND declared_at < now() - $2 * interval '1 microsecond'";
+        let dead: Vec<String> =
+            sqlx::query_scalar(dead).bind(family(queue)).bind(micros(kept)).fetch_all(&self.0).await?;
+        for queue in dead {
+            self.remove(&queue).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, queue: &str) -> Result<(), sqlx::Error> {
+        for delete in
+            ["DELETE FROM queue_declared WHERE queue = $1", "DELETE FROM queue_message WHERE queue = $1"]
+        {
+            sqlx::query(delete).bind(queue).execute(&self.0).await?;
+        }
+        Ok(())
     }
 
     async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), sqlx::Error> {

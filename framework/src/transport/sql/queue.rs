@@ -23,6 +23,13 @@ pub(super) trait Statements: Send + Sync {
     /// Makes the queue and its subscriptions when they do not exist.
     async fn declare(&self, queue: &str, topics: &[String]) -> Result<(), sqlx::Error>;
 
+    /// Notes that the owner of a temporary queue lives, and removes those of its siblings (the same name up to the last dot)
+    /// whose owners have not done so for `kept`.
+    async fn renew_temporary(&self, queue: &str, kept: Duration) -> Result<(), sqlx::Error>;
+
+    /// Removes a queue with what is in it.
+    async fn remove(&self, queue: &str) -> Result<(), sqlx::Error>;
+
     /// Removes one subscription, if it is there.
     async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), sqlx::Error>;
 
@@ -50,6 +57,11 @@ pub(super) trait Statements: Send + Sync {
 
     /// Ends the claim; the row is due in `after`. `false`: the claim does not hold it any more.
     async fn nack(&self, claim: Uuid, seq: i64, after: Duration) -> Result<bool, sqlx::Error>;
+}
+
+/// The name of a temporary queue up to its last dot, which its siblings share.
+pub(super) fn family(queue: &str) -> &str {
+    queue.rfind('.').map_or(queue, |dot| &queue[..=dot])
 }
 
 /// One claimed row.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, micros},
+    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, family, micros},
 };
 use crate::{
     store::{held::HeldTransaction, sqlite::lock::file_lock},
@@ -58,6 +58,29 @@ impl Statements for Sqlite {
             "INSERT INTO queue_subscription (topic, queue) SELECT value, ?2 FROM json_each(?1) WHERE true
                           ON CONFLICT DO NOTHING";
         self.write(sqlx::query(subscribed).bind(list(topics)).bind(queue)).await.map(drop)
+    }
+
+    async fn renew_temporary(&self, queue: &str, kept: Duration) -> Result<(), sqlx::Error> {
+        let renew = "UPDATE queue_declared SET declared_at = CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
+                     WHERE queue = ?";
+        self.write(sqlx::query(renew).bind(queue)).await?;
+        let dead = "SELECT queue FROM queue_declared WHERE substr(queue, 1, length(?1)) = ?1
+                    AND declared_at < CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - ?2 / 1000";
+        let dead = sqlx::query_scalar(dead).bind(family(queue)).bind(micros(kept));
+        let dead: Vec<String> = dead.fetch_all(&self.0).await?;
+        for queue in dead {
+            self.remove(&queue).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, queue: &str) -> Result<(), sqlx::Error> {
+        for delete in
+            ["DELETE FROM queue_declared WHERE queue = ?", "DELETE FROM queue_message WHERE queue = ?"]
+        {
+            self.write(sqlx::query(delete).bind(queue)).await?;
+        }
+        Ok(())
     }
 
     async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), sqlx::Error> {
