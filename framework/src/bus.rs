@@ -17,16 +17,19 @@ use crate::{
     incoming::Incoming,
     outbox::SqlOutbox,
     pipeline::{IncomingContext, OutgoingContext, Pipeline},
+    request::Waiting,
     retry::{AttemptStore, RetryPolicy},
     routing::{Handlers, Routes},
     schedule::Scheduler,
     sender::Sender,
+    store::{idempotency::RecordStore, results::ResultStore},
     subscriptions::Subscriptions,
     transport::{Delivery, Inbox, OutgoingRow, Transport},
     unit_of_work::{Batches, UnitOfWork},
 };
 
 mod builder;
+mod requesting;
 mod run;
 mod scheduling;
 mod sending;
@@ -77,6 +80,9 @@ pub(crate) struct BusCore {
     pub(crate) idempotency: Option<SqlIdempotency>,
     pub(crate) schedule: Option<Scheduler>,
     pub(crate) attempts: Arc<dyn AttemptStore>,
+    pub(crate) records: Option<Arc<dyn RecordStore>>,
+    pub(crate) results: Option<Arc<dyn ResultStore>>,
+    pub(crate) waiting: Option<Arc<Waiting>>,
     pub(crate) policy: RetryPolicy,
     pub(crate) sagas: Sagas,
     pub(crate) codec: Arc<dyn Codec>,

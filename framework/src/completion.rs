@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::{
-    context::{Context, UnitSlot},
+    context::{Context, UnitSlot, replying},
     error::{Disposition, Error, Result},
     limits,
     pipeline::IncomingContext,
@@ -82,6 +82,8 @@ pub(crate) async fn before_commit(cx: &mut IncomingContext) -> Result<(Vec<Outgo
             None => rows.extend(leaving),
         }
     }
+    rows.append(&mut cx.resent);
+    let rows = replying::keep(cx, rows)?;
     schedule::stage(&core, &cx.context, &deferred)?;
     Ok((rows, deferred))
 }

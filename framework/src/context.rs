@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod deferring;
+pub(crate) mod replying;
 mod sending;
 
 pub(crate) type UnitSlot = Option<Box<dyn Unit>>;

@@ -40,6 +40,10 @@ pub const TRACESTATE: &str = "tracestate";
 pub const DUPLICATE: &str = "barid-duplicate";
 /// The id that a copied, deferred or forwarded message had before it got its own; after several copies, that of the first.
 pub const ORIGINAL_ID: &str = "barid-original-id";
+/// `true` on a request: its sender waits for the answer, and is told when the request is given up.
+pub const REQUEST: &str = "barid-request";
+/// `true` on a message whose result somebody polls for: the bus that handles it keeps what became of it.
+pub const RESULT: &str = "barid-result";
 /// On a timeout of a saga: the saga's name.
 pub const SAGA: &str = "barid-saga";
 /// On a timeout of a saga: the saga's id.

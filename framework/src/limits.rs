@@ -156,6 +156,41 @@ pub const WINDOW_ROWS_MAX: usize = 256;
 /// Bytes of bodies that a publisher has in flight.
 pub const WINDOW_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Largest body of an answer that is kept, with the idempotency record or as a result, in bytes. It is written in hex, with the
+/// closing text of the unit of work.
+pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Requests of one bus that wait for their answers at the same time.
+pub const REQUESTS_WAITING_MAX: usize = 10_000;
+
+/// How long idempotency records, results and high-water marks are kept unless somebody says otherwise. Must be longer than any
+/// message can stay in a broker, a dead-letter queue or a log before it comes again.
+pub const RECORDS_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Rows that one statement of the retention looks at.
+pub const PURGE_ROWS_MAX: u32 = 1_000;
+
+/// Statements of the retention in a row, before it pauses.
+pub const PURGE_STATEMENTS_MAX: u32 = 50;
+
+/// The pause of the retention when there may be more to remove, and when there is not.
+pub const PURGE_PAUSE: Duration = Duration::from_secs(1);
+/// See [`PURGE_PAUSE`].
+pub const PURGE_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How long changing the partitions of a table may make units of work wait. It is tried again later.
+pub const PARTITION_LOCK_WAIT: Duration = Duration::from_millis(100);
+
+/// Days for which partitions are made ahead.
+pub const PARTITION_DAYS_AHEAD: u32 = 3;
+
+/// How long a reply queue stays after the process that owned it died without removing it.
+pub const REPLY_QUEUE_KEPT: Duration = Duration::from_secs(600);
+
+/// The pauses between looks of somebody who waits for a result: first, and at most.
+pub const RESULT_POLL: Duration = Duration::from_millis(20);
+/// See [`RESULT_POLL`].
+pub const RESULT_POLL_MAX: Duration = Duration::from_secs(1);
 /// Messages that are handled in one unit of work, where a bus has batches.
 pub const BATCH_MESSAGES: usize = 50;
 

@@ -11,6 +11,7 @@ pub mod connection;
 pub(crate) mod contention;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod held;
+pub mod idempotency;
 pub(crate) mod kept;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -18,6 +19,7 @@ mod mysql;
 pub mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+pub(crate) mod results;
 pub(crate) mod saga;
 pub(crate) mod schedule;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

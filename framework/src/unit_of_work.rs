@@ -14,6 +14,8 @@ use crate::{
     retry::AttemptStore,
     schedule::ScheduleStore,
     store::{
+        idempotency::RecordStore,
+        results::ResultStore,
         saga::SagaStore,
         statement::{Opening, Writes},
     },
@@ -96,6 +98,10 @@ pub struct Capabilities {
     pub connection: Option<(std::any::TypeId, &'static str)>,
     /// Where attempts are kept; `None` keeps them in memory.
     pub attempts: Option<Arc<dyn AttemptStore>>,
+    /// Stored replies and retention.
+    pub(crate) records: Option<Arc<dyn RecordStore>>,
+    /// What became of messages that somebody polls for.
+    pub(crate) results: Option<Arc<dyn ResultStore>>,
     /// Where sagas are kept; `None` when it has no place for them.
     pub(crate) sagas: Option<Arc<dyn SagaStore>>,
     /// Where scheduled messages are kept.

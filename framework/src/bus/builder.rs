@@ -26,6 +26,7 @@ use crate::{
 mod batch;
 mod build;
 mod problems;
+mod requests;
 mod saga;
 mod schedule;
 mod sending;
@@ -44,6 +45,7 @@ pub struct BusBuilder {
     unit_of_work: Option<Arc<dyn UnitOfWork>>,
     outbox: Option<SqlOutbox>,
     idempotency: Option<SqlIdempotency>,
+    replies: Option<String>,
     schedule: Option<Scheduling>,
     handlers: Handlers,
     routes: Routes,
@@ -73,6 +75,7 @@ impl BusBuilder {
             unit_of_work: None,
             outbox: None,
             idempotency: None,
+            replies: None,
             schedule: None,
             handlers: Handlers::default(),
             routes: Routes::default(),

@@ -6,8 +6,6 @@ use super::Context;
 use crate::{
     destination::Destination,
     error::{Error, Result},
-    headers,
-    incoming::Incoming,
     limits,
     message::Outgoing,
 };
@@ -43,25 +41,6 @@ impl Context {
         self.stage(core.addressed(message.into().to(core.own_queue()?))?)
     }
 
-    /// Answers the message being handled: to where its header `barid-reply-to` says, unless [`Outgoing::to`] was called, as a
-    /// part of the same conversation. Only stages, like [`Context::publish`].
-    ///
-    /// # Errors
-    /// As [`Context::publish`], and when the message does not say where answers go.
-    pub fn reply(&self, message: impl Into<Outgoing>) -> Result<()> {
-        let (incoming, mut message) = (self.incoming(), message.into());
-        if message.to.is_none() {
-            message.to = Some(reply_address(incoming)?);
-        }
-        // A request that was forwarded or deferred has an id of its own that whoever asked does not know.
-        let header = |name| incoming.headers.get(name).map(ToOwned::to_owned);
-        let asked = header(headers::ORIGINAL_ID).or_else(|| header(headers::ID));
-        message
-            .headers
-            .set_default(headers::IN_REPLY_TO, || asked.unwrap_or_else(|| incoming.id.to_string()));
-        self.stage(message)
-    }
-
     /// Hands the message being handled on to `to`, as it is: the same bytes and headers, with an id of its own and the old one in
     /// `barid-original-id`. Only stages, like [`Context::publish`].
     ///
@@ -73,6 +52,11 @@ impl Context {
 
     pub(super) fn stage(&self, message: Outgoing) -> Result<()> {
         self.0.core.sending_allowed()?;
+        self.push(message)
+    }
+
+    /// Stages a message whether or not the bus may send.
+    pub(super) fn push(&self, message: Outgoing) -> Result<()> {
         self.with_staged(|staged| {
             if staged.len() >= limits::STAGED_MESSAGES_MAX {
                 return Err(Error::permanent(format!(
@@ -99,23 +83,4 @@ impl Context {
     pub(crate) fn take_staged(&self) -> Vec<Outgoing> {
         self.0.staged.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
-}
-
-fn reply_address(asked: &Incoming) -> Result<Destination> {
-    let Some(to) = asked.headers.get(headers::REPLY_TO) else {
-        return Err(Error::permanent(format!(
-            "message {} ({}) cannot be answered: it has no header {:?}. Whoever sends it must set it, as every bus does with what \
-             it sends, or the reply must say .to(..) itself",
-            asked.id,
-            asked.name,
-            headers::REPLY_TO
-        )));
-    };
-    to.parse().map_err(|error| {
-        Error::permanent(format!(
-            "header {:?} of message {} cannot be used: {error}",
-            headers::REPLY_TO,
-            asked.id
-        ))
-    })
 }

@@ -1,11 +1,11 @@
-//! Skips or marks a message that was handled before.
+//! Skips or marks a message that was handled before, and answers it again.
 
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
 use super::{IncomingContext, Next, Step};
-use crate::{error::Result, idempotency::DuplicatePolicy};
+use crate::{context::replying, error::Result, idempotency::DuplicatePolicy};
 
 pub(super) struct Idempotency;
 
@@ -20,7 +20,7 @@ impl Step<IncomingContext> for Idempotency {
             cx.outcome = "duplicate";
             match cx.core().idempotency.map(|idempotency| idempotency.policy) {
                 Some(DuplicatePolicy::Invoke) => cx.context.0.duplicate.store(true, Ordering::Relaxed),
-                Some(DuplicatePolicy::Skip) | None => return Ok(()),
+                Some(DuplicatePolicy::Skip) | None => return replying::again(cx).await,
             }
         }
         next.run(cx).await

@@ -14,10 +14,11 @@ use crate::{
     saga::Concerned,
     store::{
         backend::IdempotencyKey,
+        idempotency::Mark,
         saga::{Held, Lookup},
         statement::Statement,
     },
-    transport::Settlement,
+    transport::{OutgoingRow, Settlement},
 };
 
 /// One received message on its way through the incoming pipeline.
@@ -38,6 +39,10 @@ pub struct IncomingContext {
     pub(crate) unit_is_open: bool,
     /// Whether the message was handled before.
     pub(crate) duplicate: bool,
+    /// What stands for the idempotency record, when the sender numbers its messages.
+    pub(crate) mark: Option<Mark>,
+    /// What is sent again, as it is.
+    pub(crate) resent: Vec<OutgoingRow>,
     /// How the commit failed when a step carried it out; the retry step knows what to do about it.
     pub(crate) failure: Option<Failure>,
     /// Its end says nothing about whether handlers and commits work: the circuit breaker does not count it.
@@ -62,6 +67,8 @@ impl IncomingContext {
             settlement,
             unit_is_open: false,
             duplicate: false,
+            mark: None,
+            resent: Vec::new(),
             failure: None,
             says_nothing: false,
             outcome: "handled",

@@ -10,6 +10,7 @@ use crate::{
     batch,
     bus::BusCore,
     completion::{self, Failure},
+    context::replying,
     error::{Disposition, Error, Result, panic_text},
     retry::Decision,
     saga::conflict,
@@ -147,6 +148,7 @@ async fn give_up(cx: &mut IncomingContext, error: Error, attempts: u32) -> Resul
     match core.bury(cx.message(), &error, attempts).await {
         Ok(()) => {
             cx.outcome = "dead letter";
+            replying::given_up(&cx.context, &error).await;
             completion::acknowledge(cx).await;
             forget(&core, &cx.key()).await;
         }

@@ -32,8 +32,7 @@ impl Step<IncomingContext> for UnitOfWorkStep {
         let Some(unit_of_work) = &core.unit_of_work else {
             return next.run(cx).await;
         };
-        let opening =
-            Opening { key: core.idempotency.map(|_| cx.key()), reads: std::mem::take(&mut cx.reads) };
+        let opening = opening(cx)?;
         let unit = match unit_of_work.begin(cx.message(), &opening).await? {
             Begun::Fresh(unit) => unit,
             Begun::Duplicate(unit) => {
@@ -58,4 +57,14 @@ impl Step<IncomingContext> for UnitOfWorkStep {
         }
         Ok(())
     }
+}
+
+/// What the unit of work begins with besides its transaction.
+fn opening(cx: &mut IncomingContext) -> Result<Opening> {
+    let idempotency = cx.core().idempotency;
+    let key = idempotency.map(|_| cx.key());
+    if let Some(idempotency) = idempotency {
+        cx.mark = idempotency.mark(cx.message())?;
+    }
+    Ok(Opening { key, mark: cx.mark, reads: std::mem::take(&mut cx.reads) })
 }

@@ -13,6 +13,8 @@ use uuid::Uuid;
 use super::{
     attempts::AttemptRows,
     batch::BatchRows,
+    idempotency::IdempotencyRows,
+    results::ResultRows,
     saga::SagaRows,
     schedule::ScheduleRows,
     shared,
@@ -64,7 +66,9 @@ pub enum Verdict {
 }
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
-pub trait Backend: Database + AttemptRows + BatchRows + SagaRows + ScheduleRows + sealed::Sealed {
+pub trait Backend:
+    Database + AttemptRows + BatchRows + IdempotencyRows + ResultRows + SagaRows + ScheduleRows + sealed::Sealed
+{
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
 

@@ -51,7 +51,7 @@ impl<DB: Backend> UnitConnection<DB> {
         }
     }
 
-    fn live(&mut self) -> Result<&mut DB::Connection, sqlx::Error> {
+    pub(super) fn live(&mut self) -> Result<&mut DB::Connection, sqlx::Error> {
         self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
     }
 

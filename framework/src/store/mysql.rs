@@ -2,6 +2,8 @@
 
 mod attempts;
 mod batch;
+mod idempotency;
+mod results;
 mod saga;
 mod schedule;
 pub(super) mod subscriptions;

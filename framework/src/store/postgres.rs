@@ -2,6 +2,9 @@
 
 mod attempts;
 mod batch;
+mod idempotency;
+mod partitions;
+mod results;
 mod saga;
 mod schedule;
 pub(super) mod subscriptions;

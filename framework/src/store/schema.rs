@@ -265,6 +265,7 @@ macro_rules! steps {
             step!($folder, "0006", 6, "schedule"),
             step!($folder, "0007", 7, "saga"),
             step!($folder, "0008", 8, "subscriptions"),
+            step!($folder, "0009", 9, "results"),
         ]
     };
 }

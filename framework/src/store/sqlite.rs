@@ -2,7 +2,9 @@
 
 mod attempts;
 mod batch;
+mod idempotency;
 pub mod lock;
+mod results;
 mod saga;
 mod schedule;
 pub(super) mod subscriptions;

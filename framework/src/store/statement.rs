@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sqlx::{Arguments, AssertSqlSafe, Database, Encode, IntoArguments, Type, query::Query};
 use uuid::Uuid;
 
-use super::{backend::IdempotencyKey, shared::Literals};
+use super::{backend::IdempotencyKey, idempotency::Mark, shared::Literals};
 use crate::transport::OutgoingRow;
 
 /// What the opening text of a unit of work carries besides the beginning of the transaction.
@@ -16,6 +16,8 @@ use crate::transport::OutgoingRow;
 pub struct Opening {
     /// The idempotency record to insert first.
     pub key: Option<IdempotencyKey>,
+    /// Recognises the message by its number instead of by a record of its own.
+    pub(crate) mark: Option<Mark>,
     /// Queries whose rows the unit keeps, in the same order, for whoever asked. They see the transaction as the handlers will.
     pub(crate) reads: Vec<Statement>,
 }

@@ -15,7 +15,9 @@ use super::{
     attempts::SqlAttempts,
     backend::{Backend, IdempotencyKey, Opened, Recorded, Verdict, sever},
     connection::UnitConnection,
+    idempotency::{Mark, SqlRecords},
     kept::Kept,
+    results::SqlResults,
     saga::SqlSagas,
     schedule::SqlScheduleStore,
     statement::{Opening, Writes},
@@ -83,6 +85,8 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
             database: Some(DB::DISPLAY),
             connection: Some((std::any::TypeId::of::<DB>(), std::any::type_name::<DB>())),
             attempts: Some(Arc::new(SqlAttempts::new(Arc::clone(&self.kept)))),
+            records: Some(Arc::new(SqlRecords(Arc::clone(&self.kept)))),
+            results: Some(Arc::new(SqlResults(Arc::clone(&self.kept)))),
             sagas: Some(Arc::new(SqlSagas::new(Arc::clone(&self.kept)))),
             schedule: Some(Arc::new(SqlScheduleStore(Arc::clone(&self.kept)))),
         }
@@ -101,6 +105,7 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
 pub(crate) struct SqlUnit<DB: Backend> {
     pub(crate) connection: UnitConnection<DB>,
     key: Option<IdempotencyKey>,
+    mark: Option<Mark>,
     /// The rows of each read of the opening text, for whoever asked for them.
     pub(crate) reads: Vec<Vec<DB::Row>>,
     writes: Writes,
@@ -116,6 +121,7 @@ impl<DB: Backend> SqlUnit<DB> {
         let mut unit = Self {
             connection: UnitConnection::hold(connection),
             key: opening.key.clone(),
+            mark: opening.mark,
             reads: Vec::new(),
             writes: Writes::default(),
             kept: Arc::clone(kept),
@@ -178,7 +184,7 @@ impl<DB: Backend> SqlUnit<DB> {
         };
         let probe = async {
             let mut probe = UnitConnection::hold(self.kept.acquire().await?);
-            let opening = Opening { key: Some(key.clone()), reads: Vec::new() };
+            let opening = Opening { key: Some(key.clone()), mark: self.mark, reads: Vec::new() };
             let Opened { recorded, .. } = probe.open(&opening).await?;
             // The probe must leave no record behind; severing it on an error does that too.
             probe.roll_back().await?;

@@ -28,11 +28,12 @@ impl BusBuilder {
         let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
+        self.check_mark(settings.as_ref(), &mut problems);
         self.check_batches(settings.as_ref(), &mut problems);
         self.check_sagas(settings.as_ref(), capabilities.as_ref(), &mut problems);
         let start_topics = self.subscribe_at_start(&mut problems);
-        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics).chain(&start_topics)
-        {
+        let topics = self.inbox.topics.iter().chain(&start_topics).chain(&self.replies);
+        for name in [&self.name, &self.inbox.queue].into_iter().chain(topics) {
             problems.name(checked_name(name.clone()));
         }
         let mut incoming = incoming_steps();
@@ -50,6 +51,9 @@ impl BusBuilder {
                 "call .transport(..), for instance with SqlQueue or RabbitMq",
             );
         }
+        let mut background = Vec::new();
+        let waiting = self.waiting(&mut background);
+        self.retention(capabilities.as_ref(), &mut background);
         let (Some(transport), Some(settings), true) = (self.transport, settings, problems.0.is_empty())
         else {
             return Err(BuildError { bus: self.name, problems: problems.0 });
@@ -58,10 +62,14 @@ impl BusBuilder {
         self.background.extend(retention);
         let schedule = scheduler(self.schedule.as_ref(), capabilities.as_ref());
         Ok(Bus(Arc::new(BusCore {
+            records: capabilities.as_ref().and_then(|unit| unit.records.clone()),
+            results: capabilities.as_ref().and_then(|unit| unit.results.clone()),
+            waiting,
             background: self
                 .background
                 .into_iter()
                 .chain(schedule.iter().map(Scheduler::background))
+                .chain(background)
                 .collect(),
             schedule,
             attempts: capabilities

@@ -6,7 +6,9 @@ use crate::{
     limits::IDEMPOTENCY_WAIT,
     store::{
         backend::IdempotencyKey,
+        idempotency::Mark,
         shared::{Literals, push_hex},
+        statement::Statement,
     },
 };
 
@@ -57,6 +59,35 @@ pub(super) fn opening(key: Option<&IdempotencyKey>) -> String {
     out
 }
 
+/// The same with the last number of a key instead of a record. The number of affected rows does not tell a new number from an
+/// old one here; the token does, read back by [`is_mine`].
+pub(super) fn opening_mark(key: &IdempotencyKey, mark: Mark, token: Uuid) -> String {
+    let mut out = format!(
+        "START TRANSACTION;/*M! SET STATEMENT innodb_lock_wait_timeout={} FOR */\
+         INSERT INTO high_water(key_id,scope,last,token)VALUES(",
+        IDEMPOTENCY_WAIT.as_secs()
+    );
+    Text::id(&mut out, mark.key_id);
+    out.push(',');
+    Text::text(&mut out, &key.scope);
+    out.push(',');
+    out.push_str(&mark.number.to_string());
+    out.push(',');
+    Text::id(&mut out, token);
+    out.push_str(
+        ")ON DUPLICATE KEY UPDATE token=IF(VALUES(last)>last,VALUES(token),token),\
+         handled_at=IF(VALUES(last)>last,VALUES(handled_at),handled_at),last=GREATEST(last,VALUES(last));",
+    );
+    out.push_str(SAVEPOINT);
+    out
+}
+
+/// One row when the unit with this token wrote the mark.
+pub(super) fn is_mine(key: &IdempotencyKey, mark: Mark, token: Uuid) -> Statement {
+    let select = Statement::new("SELECT 1 FROM high_water WHERE key_id=").id(mark.key_id);
+    select.sql(" AND scope=").text(&key.scope).sql(" AND token=").id(token)
+}
+
 /// What the opening text does not reach when the insert meets a duplicate.
 pub(super) const SAVEPOINT: &str = "SAVEPOINT barid_unit";
 
@@ -68,5 +99,7 @@ mod tests {
     fn nothing_that_came_from_outside_appears_in_the_text() {
         let key = IdempotencyKey { message_id: Uuid::nil(), scope: "x'); DROP TABLE orders; --".to_owned() };
         assert!(!opening(Some(&key)).contains("DROP"));
+        let mark = Mark { key_id: Uuid::nil(), number: 7 };
+        assert!(!opening_mark(&key, mark, Uuid::nil()).contains("DROP"));
     }
 }

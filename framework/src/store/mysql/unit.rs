@@ -11,7 +11,8 @@ use super::text;
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, Opened, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
+        idempotency::Mark,
         schema,
         shared::{self, OUTBOX_COLUMNS},
         statement::{Opening, Statement, Writes, push_all},
@@ -37,8 +38,15 @@ impl Backend for MySql {
         opening: &Opening,
         _: &mut bool,
     ) -> Result<Opened<Self>, sqlx::Error> {
-        let error = match send(connection, text::opening(opening.key.as_ref()), &opening.reads).await {
-            Ok(reads) => return Ok(Opened { recorded: Recorded::Fresh, reads }),
+        let opened = match (&opening.key, opening.mark) {
+            (Some(key), Some(mark)) => open_mark(connection, key, mark, &opening.reads).await,
+            (key, _) => {
+                let reads = send(connection, text::opening(key.as_ref()), &opening.reads).await;
+                reads.map(|reads| Opened { recorded: Recorded::Fresh, reads })
+            }
+        };
+        let error = match opened {
+            Ok(opened) => return Ok(opened),
             Err(error) => error,
         };
         match number(&error) {
@@ -98,6 +106,22 @@ impl Backend for MySql {
                 .is_some_and(|answer| !matches!(answer.number(), 1053 | 1077 | 1152 | 1317 | 1927))
         })
     }
+}
+
+/// Writes the last number of a key instead of a record.
+async fn open_mark(
+    connection: &mut MySqlConnection,
+    key: &IdempotencyKey,
+    mark: Mark,
+    reads: &[Statement],
+) -> Result<Opened<MySql>, sqlx::Error> {
+    let token = uuid::Uuid::now_v7();
+    let mut all = vec![text::is_mine(key, mark, token)];
+    all.extend_from_slice(reads);
+    let mut read = send(connection, text::opening_mark(key, mark, token), &all).await?.into_iter();
+    let mine = read.next().is_some_and(|rows| !rows.is_empty());
+    let recorded = if mine { Recorded::Fresh } else { Recorded::Duplicate };
+    Ok(Opened { recorded, reads: read.collect() })
 }
 
 /// Sends an opening text, and what is read with it.

@@ -6,6 +6,7 @@ use crate::{
     limits::IDEMPOTENCY_WAIT,
     store::{
         backend::IdempotencyKey,
+        idempotency::Mark,
         shared::{self, Literals, push_hex, push_plain},
         statement::Writes,
     },
@@ -92,15 +93,43 @@ pub(super) fn opening_prepared(key: &IdempotencyKey) -> String {
     out
 }
 
-/// What follows an opening text that inserted no record: waits, bounded, until whoever holds the key has ended, and tries
-/// once more.
-pub(super) fn waiting(key: &IdempotencyKey) -> String {
+/// The same with the last number of a key instead of a record: nothing is written unless the number is higher.
+pub(super) fn opening_mark(key: &IdempotencyKey, mark: Mark) -> String {
+    let mut out = "BEGIN;".to_owned();
+    push_mark(&mut out, key, mark, "pg_try_advisory_xact_lock", "");
+    out.push_str(";SAVEPOINT barid_unit");
+    out
+}
+
+/// What follows an opening text that wrote nothing: waits, bounded, until whoever holds the key has ended, and tries once
+/// more.
+pub(super) fn waiting(key: &IdempotencyKey, mark: Option<Mark>) -> String {
     let mut out =
         format!("RELEASE SAVEPOINT barid_unit;SET LOCAL lock_timeout={};", IDEMPOTENCY_WAIT.as_millis());
-    push_record(&mut out, key, "pg_advisory_xact_lock", "::text IS NOT NULL");
+    match mark {
+        Some(mark) => push_mark(&mut out, key, mark, "pg_advisory_xact_lock", "::text IS NOT NULL"),
+        None => push_record(&mut out, key, "pg_advisory_xact_lock", "::text IS NOT NULL"),
+    }
     out.push_str(";SET LOCAL lock_timeout TO DEFAULT;SAVEPOINT barid_unit");
     out
 }
+
+fn push_mark(out: &mut String, key: &IdempotencyKey, mark: Mark, lock: &str, locked: &str) {
+    out.push_str("INSERT INTO high_water(key_id,scope,last)SELECT key_id,scope,last FROM(SELECT ");
+    Text::id(out, mark.key_id);
+    out.push_str(" AS key_id,");
+    Text::text(out, &key.scope);
+    out.push_str(" AS scope,");
+    out.push_str(&mark.number.to_string());
+    out.push_str("::bigint AS last)AS mark WHERE ");
+    out.push_str(lock);
+    out.push_str("(hashtextextended(scope,uuid_hash_extended(key_id,0)))");
+    out.push_str(locked);
+    out.push_str(ON_LOWER);
+}
+
+const ON_LOWER: &str = " ON CONFLICT(key_id,scope)DO UPDATE SET last=excluded.last,handled_at=excluded.handled_at \
+                        WHERE high_water.last<excluded.last";
 
 /// The insert of the record behind the advisory lock of its key. Two keys that share one only wait for each other.
 fn push_record(out: &mut String, key: &IdempotencyKey, lock: &str, locked: &str) {
@@ -157,7 +186,9 @@ mod tests {
     #[test]
     fn nothing_that_came_from_outside_appears_in_the_text() {
         let key = IdempotencyKey { message_id: Uuid::nil(), scope: "x'); DROP TABLE orders; --".to_owned() };
-        for text in [opening(&key), opening_prepared(&key), waiting(&key)] {
+        let mark = Mark { key_id: Uuid::nil(), number: 7 };
+        let texts = [opening(&key), opening_prepared(&key), opening_mark(&key, mark), waiting(&key, None)];
+        for text in texts.into_iter().chain([waiting(&key, Some(mark))]) {
             assert!(!text.contains("DROP"), "{text}");
             assert!(text.contains(&hex::encode("x'); DROP TABLE orders; --")), "{text}");
         }

@@ -10,6 +10,7 @@ use crate::{
     store::{
         AnyPool,
         backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
+        idempotency::Mark,
         schema,
         shared::{self, OUTBOX_COLUMNS},
         statement::{Opening, Statement, Writes, push_all},
@@ -39,23 +40,17 @@ impl Backend for Postgres {
             let sent = send(connection, text::OPENING.to_owned(), &opening.reads).await?;
             return Ok(Opened { recorded: Recorded::Fresh, reads: sent.reads });
         };
+        if let Some(mark) = opening.mark {
+            // Boxed: few buses number their messages.
+            return opened(Box::pin(open_mark(connection, key, mark, &opening.reads)).await);
+        }
         let mut answer = send(connection, text::opening_prepared(key), &opening.reads).await;
         *prepared = !is_unprepared(&answer);
         if !answer.as_ref().is_ok_and(|sent| sent.inserted == 1) {
             // Boxed: rare, and large.
             answer = Box::pin(open_slowly(connection, key, opening, answer, prepared)).await;
         }
-        match answer {
-            Ok(Sent { inserted, reads }) => {
-                let recorded = if inserted == 1 { Recorded::Fresh } else { Recorded::Duplicate };
-                Ok(Opened { recorded, reads })
-            }
-            // lock_not_available, deadlock_detected: a transaction that has not ended holds the key.
-            Err(error) if matches!(code(&error).as_deref(), Some("55P03" | "40P01")) => {
-                Ok(Opened::without_reads(Recorded::InProgress))
-            }
-            Err(error) => Err(error),
-        }
+        opened(answer)
     }
 
     fn closing(writes: &Writes, prepared: bool) -> Option<String> {
@@ -108,6 +103,35 @@ impl Backend for Postgres {
     }
 }
 
+fn opened(answer: Result<Sent, sqlx::Error>) -> Result<Opened<Postgres>, sqlx::Error> {
+    match answer {
+        Ok(Sent { inserted, reads }) => {
+            let recorded = if inserted == 1 { Recorded::Fresh } else { Recorded::Duplicate };
+            Ok(Opened { recorded, reads })
+        }
+        // lock_not_available, deadlock_detected: a transaction that has not ended holds the key.
+        Err(error) if matches!(code(&error).as_deref(), Some("55P03" | "40P01")) => {
+            Ok(Opened::without_reads(Recorded::InProgress))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the last number of a key instead of a record.
+async fn open_mark(
+    connection: &mut PgConnection,
+    key: &IdempotencyKey,
+    mark: Mark,
+    reads: &[Statement],
+) -> Result<Sent, sqlx::Error> {
+    let answer = send(connection, text::opening_mark(key, mark), reads).await?;
+    if answer.inserted == 1 {
+        return Ok(answer);
+    }
+    // The last number is not lower, or somebody holds the key right now.
+    send(connection, text::waiting(key, Some(mark)), reads).await
+}
+
 /// What follows a fast opening that inserted no record.
 async fn open_slowly(
     connection: &mut PgConnection,
@@ -129,7 +153,7 @@ async fn open_slowly(
     }
     if answer.as_ref().is_ok_and(|sent| sent.inserted == 0) {
         // The record exists, or somebody holds its key right now.
-        answer = send(connection, text::waiting(key), &opening.reads).await;
+        answer = send(connection, text::waiting(key, None), &opening.reads).await;
     }
     answer
 }

@@ -44,6 +44,8 @@ const COLUMNS: &[(u32, &str)] = &[
         "SELECT id, saga, revision, data, timeouts, completed_at, last_message_id, created_at, updated_at FROM saga LIMIT 0",
     ),
     (7, "SELECT id, saga, property, value FROM saga_correlation LIMIT 0"),
+    (9, "SELECT message_id, state, name, content_type, data, problem, bus, handled_at FROM result LIMIT 0"),
+    (9, "SELECT key_id, scope, last, token, handled_at FROM high_water LIMIT 0"),
 ];
 
 pub(super) async fn apply(pool: &MySqlPool, place: &str) -> Result<Vec<Migration>, SchemaError> {

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use crate::store::{
     backend::IdempotencyKey,
+    idempotency::Mark,
     shared::{Literals, push_hex},
 };
 
@@ -46,5 +47,20 @@ pub(super) fn opening(key: Option<&IdempotencyKey>) -> String {
     out.push(',');
     Text::text(&mut out, &key.scope);
     out.push_str(");SAVEPOINT barid_unit");
+    out
+}
+
+/// The same with the last number of a key instead of a record: one row comes back when the number is higher than the last.
+pub(super) fn opening_mark(key: &IdempotencyKey, mark: Mark) -> String {
+    let mut out = "BEGIN IMMEDIATE;INSERT INTO high_water(key_id,scope,last)VALUES(".to_owned();
+    Text::id(&mut out, mark.key_id);
+    out.push(',');
+    Text::text(&mut out, &key.scope);
+    out.push(',');
+    out.push_str(&mark.number.to_string());
+    out.push_str(
+        ")ON CONFLICT(key_id,scope)DO UPDATE SET last=excluded.last,handled_at=excluded.handled_at \
+         WHERE last<excluded.last RETURNING 1;SAVEPOINT barid_unit",
+    );
     out
 }

@@ -9,7 +9,8 @@ use super::{lock, text};
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, Opened, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
+        idempotency::Mark,
         schema,
         shared::{self, OUTBOX_COLUMNS},
         statement::{Opening, Statement, Writes, push_all},
@@ -35,8 +36,15 @@ impl Backend for Sqlite {
         opening: &Opening,
         _: &mut bool,
     ) -> Result<Opened<Self>, sqlx::Error> {
-        let error = match send(connection, text::opening(opening.key.as_ref()), &opening.reads).await {
-            Ok(reads) => return Ok(Opened { recorded: Recorded::Fresh, reads }),
+        let opened = match (&opening.key, opening.mark) {
+            (Some(key), Some(mark)) => open_mark(connection, key, mark, &opening.reads).await,
+            (key, _) => {
+                let reads = send(connection, text::opening(key.as_ref()), &opening.reads).await;
+                reads.map(|reads| Opened { recorded: Recorded::Fresh, reads })
+            }
+        };
+        let error = match opened {
+            Ok(opened) => return Ok(opened),
             Err(error) => error,
         };
         match code(&error) {
@@ -94,6 +102,23 @@ impl Backend for Sqlite {
             answer.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff != 10)
         })
     }
+}
+
+/// Writes the last number of a key instead of a record.
+async fn open_mark(
+    connection: &mut SqliteConnection,
+    key: &IdempotencyKey,
+    mark: Mark,
+    reads: &[Statement],
+) -> Result<Opened<Sqlite>, sqlx::Error> {
+    let mut text = text::opening_mark(key, mark);
+    push_all::<text::Text>(&mut text, reads);
+    let answers = shared::answers::<Sqlite>(connection, text).await?;
+    // The insert is the only statement before the reads that can return a row.
+    let before = answers.len().saturating_sub(reads.len());
+    let mine = answers.iter().take(before).any(|(_, rows)| !rows.is_empty());
+    let recorded = if mine { Recorded::Fresh } else { Recorded::Duplicate };
+    Ok(Opened { recorded, reads: shared::last_rows(answers, reads.len()) })
 }
 
 /// Sends an opening text, and what is read with it.

@@ -59,6 +59,7 @@ impl<DB: Backend> SqlUnit<DB> {
         let mut unit = Self {
             connection: UnitConnection::hold(connection),
             key: None,
+            mark: None,
             reads: Vec::new(),
             writes: Writes::default(),
             kept: Arc::clone(kept),
