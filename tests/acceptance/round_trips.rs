@@ -69,6 +69,9 @@ impl Subject for MySql {
 async fn place_order<DB: Subject>(command: PlaceOrder, cx: Context) -> barid::Result<()> {
     let mut db = cx.unit_of_work::<DB>().await?;
     DB::insert(&mut db, command.order).await?;
+    if cx.headers().get(headers::REPLY_TO).is_some() {
+        cx.reply(OrderPlaced { order: command.order })?;
+    }
     cx.publish(Outgoing::new(OrderPlaced { order: command.order }).key(command.order))
 }
 
@@ -85,12 +88,25 @@ impl Settlement for Settled {
     }
 }
 
-fn delivery(order: i64) -> Delivery {
+/// What the sender of a message wants besides that it is handled.
+#[derive(Clone, Copy, PartialEq)]
+enum Wants {
+    Nothing,
+    /// An answer, kept with the record and sent through the outbox, and a result that can be polled for.
+    Answers,
+}
+
+fn delivery(order: i64, wants: Wants) -> Delivery {
+    let mut all = Headers::from_iter([
+        (headers::ID, Uuid::now_v7().to_string()),
+        (headers::TYPE, PlaceOrder::NAME.to_owned()),
+    ]);
+    if wants == Wants::Answers {
+        all.set(headers::REPLY_TO, "queue:shop");
+        all.set(headers::RESULT, "true");
+    }
     Delivery {
-        headers: Headers::from_iter([
-            (headers::ID, Uuid::now_v7().to_string()),
-            (headers::TYPE, PlaceOrder::NAME.to_owned()),
-        ]),
+        headers: all,
         body: serde_json::to_vec(&PlaceOrder { order }).unwrap().into(),
         source: "orders".to_owned(),
         repeat: Repeat::First,
@@ -114,7 +130,11 @@ fn with_saga(bus: BusBuilder) -> BusBuilder {
     bus.saga(Saga::<Worker>::define("workers").starts_with(worker, count_order))
 }
 
-async fn counted<DB: Subject>(database: &TestDatabase<DB>, more: impl Fn(BusBuilder) -> BusBuilder) -> u64
+async fn counted<DB: Subject>(
+    database: &TestDatabase<DB>,
+    wants: Wants,
+    more: impl Fn(BusBuilder) -> BusBuilder,
+) -> u64
 where
     AnyPool: From<Pool<DB>>,
 {
@@ -135,7 +155,7 @@ where
             let (bus, messages) = (bus.clone(), messages.clone());
             async move {
                 for number in messages {
-                    bus.handle(delivery(number * IN_FLIGHT + worker)).await?;
+                    bus.handle(delivery(number * IN_FLIGHT + worker, wants)).await?;
                 }
                 Ok::<_, barid::Error>(())
             }
@@ -157,7 +177,7 @@ const EXPECTED: u64 = 3 * (COUNTED * IN_FLIGHT).unsigned_abs();
 async fn a_message_on_postgres_costs_two_round_trips_beyond_its_handlers_own() {
     let database = TestDatabase::postgres().await;
     sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
-    assert_eq!(counted(&database, |bus| bus).await, EXPECTED);
+    assert_eq!(counted(&database, Wants::Nothing, |bus| bus).await, EXPECTED);
     database.drop_now().await;
 }
 
@@ -168,7 +188,7 @@ const SAGAS: &str = "SELECT count(*) FROM saga WHERE revision = 49 AND data = '{
 async fn a_saga_on_postgres_costs_no_round_trip() {
     let database = TestDatabase::postgres().await;
     sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
-    assert_eq!(counted(&database, with_saga).await, EXPECTED);
+    assert_eq!(counted(&database, Wants::Nothing, with_saga).await, EXPECTED);
     let sagas: i64 = sqlx::query_scalar(SAGAS).fetch_one(&database.pool).await.unwrap();
     assert_eq!(sagas, IN_FLIGHT);
     database.drop_now().await;
@@ -178,7 +198,7 @@ async fn a_saga_on_postgres_costs_no_round_trip() {
 async fn a_saga_on_mariadb_costs_no_round_trip() {
     let database = TestDatabase::mariadb().await;
     sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
-    assert_eq!(counted(&database, with_saga).await, EXPECTED);
+    assert_eq!(counted(&database, Wants::Nothing, with_saga).await, EXPECTED);
     let sagas: i64 = sqlx::query_scalar(SAGAS).fetch_one(&database.pool).await.unwrap();
     assert_eq!(sagas, IN_FLIGHT);
     database.drop_now().await;
@@ -188,6 +208,30 @@ async fn a_saga_on_mariadb_costs_no_round_trip() {
 async fn a_message_on_mariadb_costs_two_round_trips_beyond_its_handlers_own() {
     let database = TestDatabase::mariadb().await;
     sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
-    assert_eq!(counted(&database, |bus| bus).await, EXPECTED);
+    assert_eq!(counted(&database, Wants::Nothing, |bus| bus).await, EXPECTED);
+    database.drop_now().await;
+}
+
+/// The answers that were kept with their records, and as results.
+const KEPT: &str = "SELECT count(*) FROM idempotency i JOIN result r ON r.message_id = i.message_id \
+                    WHERE i.reply IS NOT NULL AND r.state = 'succeeded'";
+
+#[tokio::test]
+async fn an_answer_on_postgres_costs_no_round_trip() {
+    let database = TestDatabase::postgres().await;
+    sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
+    assert_eq!(counted(&database, Wants::Answers, |bus| bus).await, EXPECTED);
+    let kept: i64 = sqlx::query_scalar(KEPT).fetch_one(&database.pool).await.unwrap();
+    assert_eq!(kept, (WARM_UP + COUNTED) * IN_FLIGHT);
+    database.drop_now().await;
+}
+
+#[tokio::test]
+async fn an_answer_on_mariadb_costs_no_round_trip() {
+    let database = TestDatabase::mariadb().await;
+    sqlx::query("CREATE TABLE orders (id BIGINT PRIMARY KEY)").execute(&database.pool).await.unwrap();
+    assert_eq!(counted(&database, Wants::Answers, |bus| bus).await, EXPECTED);
+    let kept: i64 = sqlx::query_scalar(KEPT).fetch_one(&database.pool).await.unwrap();
+    assert_eq!(kept, (WARM_UP + COUNTED) * IN_FLIGHT);
     database.drop_now().await;
 }
