@@ -9,16 +9,14 @@ use crate::{
     batch::{self, BatchPolicy},
     codec::Codec,
     context::States,
-    dead_letter::dead_letter,
     destination::Destination,
     error::{Error, Result},
     health::{Health, Vitals},
     idempotency::{DuplicatePolicy, SqlIdempotency},
-    incoming::Incoming,
     outbox::SqlOutbox,
     pipeline::{IncomingContext, OutgoingContext, Pipeline},
     request::Waiting,
-    retry::{AttemptStore, RetryPolicy},
+    retry::{AttemptStore, FailFast, RetryPolicy},
     routing::{Handlers, Routes},
     schedule::Scheduler,
     sender::Sender,
@@ -29,6 +27,7 @@ use crate::{
 };
 
 mod builder;
+mod burial;
 mod requesting;
 mod run;
 mod scheduling;
@@ -70,6 +69,8 @@ pub(crate) struct BusCore {
     pub(crate) incoming: Pipeline<IncomingContext>,
     pub(crate) outgoing: Pipeline<OutgoingContext>,
     pub(crate) handlers: Handlers,
+    /// Those of messages whose attempts are used up.
+    pub(crate) failed_handlers: Handlers,
     pub(crate) routes: Routes,
     pub(crate) subscriptions: Subscriptions,
     /// What it subscribes to at its start, in a store that all share.
@@ -84,6 +85,7 @@ pub(crate) struct BusCore {
     pub(crate) results: Option<Arc<dyn ResultStore>>,
     pub(crate) waiting: Option<Arc<Waiting>>,
     pub(crate) policy: RetryPolicy,
+    pub(crate) fail_fast: FailFast,
     pub(crate) sagas: Sagas,
     pub(crate) codec: Arc<dyn Codec>,
     pub(crate) background: Vec<Arc<dyn Background>>,
@@ -167,38 +169,6 @@ impl BusCore {
             return Ok(());
         }
         self.sender().await?.send_rows(rows).await
-    }
-
-    /// Moves a message to the dead letters.
-    pub(crate) async fn bury(&self, message: &Incoming, error: &Error, attempts: u32) -> Result<()> {
-        tracing::error!(
-            bus = self.name, id = %message.id, message = message.name, attempts, %error,
-            dead_letters = %self.settings.dead_letters, "giving a message up"
-        );
-        let letter = dead_letter(message, &self.name, &self.settings.dead_letters, error, attempts);
-        self.send_all(&[letter]).await
-    }
-
-    /// A delivery that cannot even be identified.
-    pub(crate) async fn bury_unreadable(&self, delivery: Delivery, cause: &str) {
-        let message = Incoming {
-            id: uuid::Uuid::now_v7(),
-            name: delivery.headers.get(crate::headers::TYPE).unwrap_or_default().to_owned(),
-            headers: delivery.headers.clone(),
-            body: delivery.body.clone(),
-            source: delivery.source.clone(),
-            repeat: delivery.repeat,
-        };
-        let settled = match self.bury(&message, &Error::permanent(cause), 0).await {
-            Ok(()) => delivery.settlement.ack().await,
-            Err(error) => {
-                tracing::error!(bus = self.name, %error, "sending a dead letter");
-                delivery.settlement.nack(self.policy.pause_max).await
-            }
-        };
-        if let Err(error) = settled {
-            tracing::error!(bus = self.name, %error, "settling a message that cannot be identified");
-        }
     }
 }
 

@@ -43,11 +43,13 @@ pub struct BusConfig {
     pub batch_wait_ms_max: Option<u64>,
     /// Deliveries held ready per consumer. Default: 64.
     pub prefetch: Option<u16>,
-    /// Attempts before a message becomes a dead letter. Default: 5.
+    /// Attempts before a message becomes a dead letter, the first included. Default: 10.
     pub attempts_max: Option<u32>,
-    /// The pause after the first failed attempt, in milliseconds; doubles. Default: 100.
+    /// Attempts that follow one another without a pause, the first included. Default: 2.
+    pub retry_immediate_max: Option<u32>,
+    /// The first pause between attempts, in milliseconds; doubles. Default: 250.
     pub retry_pause_ms: Option<u64>,
-    /// The longest pause between attempts, in milliseconds. Default: 10,000.
+    /// The longest pause between attempts, in milliseconds. Default: 30,000.
     pub retry_pause_max_ms: Option<u64>,
     /// How long running handlers may take when the bus stops, in milliseconds. Default: 30,000.
     pub stop_grace_ms: Option<u64>,

@@ -15,6 +15,7 @@ use crate::{
     batch::Seat,
     bus::BusCore,
     error::{Error, Result},
+    handler::Attempted,
     headers::Headers,
     incoming::Incoming,
     message::Outgoing,
@@ -55,16 +56,33 @@ pub(crate) struct Inner {
     pub(crate) attempt: std::sync::atomic::AtomicU32,
     /// Set by the idempotency step.
     pub(crate) duplicate: std::sync::atomic::AtomicBool,
+    /// What became of the attempts, when the message is handled on the second level.
+    attempted: Option<Attempted>,
 }
 
 impl Context {
     pub(crate) fn new(core: Arc<BusCore>, incoming: Incoming) -> Self {
-        Self::seated(core, incoming, None)
+        Self::made(core, incoming, None, None)
     }
 
     /// The context of a message with a place in a batch, whose unit of work it shares.
     pub(crate) fn seated(core: Arc<BusCore>, incoming: Incoming, seat: Option<Arc<Seat>>) -> Self {
+        Self::made(core, incoming, seat, None)
+    }
+
+    /// The context of a message whose attempts are used up.
+    pub(crate) fn second_level(core: Arc<BusCore>, incoming: Incoming, attempted: Attempted) -> Self {
+        Self::made(core, incoming, None, Some(attempted))
+    }
+
+    fn made(
+        core: Arc<BusCore>,
+        incoming: Incoming,
+        seat: Option<Arc<Seat>>,
+        attempted: Option<Attempted>,
+    ) -> Self {
         let unit = seat.as_ref().map_or_else(Arc::default, |seat| Arc::clone(&seat.slot));
+        let attempt = attempted.as_ref().map_or(1, |attempted| attempted.attempts);
         Self(Arc::new(Inner {
             core,
             incoming,
@@ -75,8 +93,9 @@ impl Context {
             cancelled: Mutex::default(),
             writes: Mutex::new(Vec::new()),
             saga: Mutex::new(None),
-            attempt: 1.into(),
+            attempt: attempt.into(),
             duplicate: false.into(),
+            attempted,
         }))
     }
 
@@ -188,6 +207,11 @@ impl Context {
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
         self.0.duplicate.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// What became of the attempts, for handlers of [`Failed`](crate::Failed) messages.
+    pub(crate) fn attempted(&self) -> Option<&Attempted> {
+        self.0.attempted.as_ref()
     }
 
     /// The name of the bus.

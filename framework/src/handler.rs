@@ -19,6 +19,13 @@ use crate::{
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 
+mod failed;
+mod subject;
+
+pub use failed::Failed;
+pub use subject::Subject;
+pub(crate) use {failed::Attempted, subject::Level};
+
 /// A handler that is a type.
 ///
 /// ```
@@ -37,7 +44,7 @@ use futures::future::BoxFuture;
 /// }
 /// ```
 #[async_trait]
-pub trait Handler<M: Message>: Send + Sync + 'static {
+pub trait Handler<M: Subject>: Send + Sync + 'static {
     /// Handles one message. May run more than once for the same message; with idempotency its effects happen once.
     ///
     /// # Errors
@@ -165,7 +172,7 @@ pub trait IntoHandler<M, Args>: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct ByType;
 
-impl<M: Message, H: Handler<M>> IntoHandler<M, ByType> for H {
+impl<M: Subject, H: Handler<M>> IntoHandler<M, ByType> for H {
     fn check(_: &Provided<'_>) -> Result<(), Vec<String>> {
         Ok(())
     }
@@ -182,7 +189,7 @@ macro_rules! functions {
         where
             F: Fn(M, $($argument),*) -> Fut + Send + Sync + 'static,
             Fut: Future<Output = Result<()>> + Send + 'static,
-            M: Message,
+            M: Subject,
             $($argument: FromContext + 'static,)*
         {
             #[allow(unused_variables, unused_mut)] // a function without arguments needs neither

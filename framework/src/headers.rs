@@ -59,6 +59,16 @@ pub const DEAD_SOURCE: &str = "barid-dead-source";
 /// On a dead letter: the bus that gave it up.
 pub const DEAD_BUS: &str = "barid-dead-bus";
 
+/// On a dead letter: the queue of that bus, to which the message can be returned.
+pub const DEAD_QUEUE: &str = "barid-dead-queue";
+/// On a dead letter: the handler that failed last; all handlers of the message, separated by `, `, when the failure was
+/// none of one handler's (the commit, or a process that died).
+pub const DEAD_HANDLER: &str = "barid-dead-handler";
+
+/// Everything that a dead letter has and the message had not.
+pub const DEAD: [&str; 7] =
+    [DEAD_ATTEMPTS, DEAD_CAUSE, DEAD_AT, DEAD_SOURCE, DEAD_BUS, DEAD_QUEUE, DEAD_HANDLER];
+
 /// The headers of a message, ordered by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

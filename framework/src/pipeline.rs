@@ -33,7 +33,7 @@ pub use outgoing::OutgoingContext;
 /// | name | does |
 /// |---|---|
 /// | `trace` | opens the span, logs one line a message |
-/// | `retry` | counts attempts, completes the transaction context, settles the delivery |
+/// | `retry` | counts attempts, completes the transaction context, settles the delivery; runs the rest once more for handlers of `Failed` messages |
 /// | `subscriptions` | carries out subscribe requests when this bus keeps the subscriptions of its events |
 /// | `deserialize` | finds the handlers and decodes the message for each |
 /// | `unit_of_work` | begins it, with the idempotency record; commits it when `commit_with_transaction` is off |

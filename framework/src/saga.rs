@@ -101,6 +101,7 @@ pub use memory::MemorySagas;
 pub use missing::{Missing, WhenMissing};
 
 use state::State;
+pub(crate) use timeouts::Rescheduled;
 
 /// What can be the state of a saga: it starts as its default and is kept as JSON, whatever the codec of the bus.
 ///

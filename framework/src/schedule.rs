@@ -31,6 +31,7 @@ use crate::{
     headers,
     incoming::Incoming,
     limits,
+    message::Outgoing,
     store::{schedule::cancel, statement::Statement},
     transport::OutgoingRow,
 };
@@ -259,5 +260,22 @@ impl BusCore {
                 self.name
             ))
         })
+    }
+
+    /// A message on its way into the schedule. It goes to one place: one that says nothing else and has no route comes to this
+    /// bus's own queue, if it has one.
+    pub(crate) fn deferred(&self, due: Due, mut message: Outgoing) -> Result<Outgoing> {
+        let comes_back = message.to.is_none() && !self.settings.send_only;
+        if comes_back && self.routes.find(&message.name)?.is_none() {
+            message.to = Some(self.own_queue()?);
+        }
+        self.due(due, self.addressed(message)?)
+    }
+
+    /// The same for a message that has everything but a due time.
+    pub(crate) fn due(&self, due: Due, mut message: Outgoing) -> Result<Outgoing> {
+        self.schedule()?;
+        message.due = Some(due.check()?);
+        Ok(message)
     }
 }

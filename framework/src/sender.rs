@@ -7,13 +7,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     codec::Codec,
+    dead_letter,
     destination::Destination,
     error::{Error, Result},
+    headers::Headers,
     limits,
     message::Outgoing,
     pipeline::outgoing::Desk,
@@ -98,6 +101,16 @@ impl Sender {
     /// When the broker did not confirm it; the text says whether it may have it all the same.
     pub async fn publish(&self, message: impl Into<Outgoing>) -> Result<()> {
         self.send_rows(&self.desk.rows(message.into()).await?).await
+    }
+
+    /// Sends a dead letter back to the queue of the bus that gave it up, and waits until the broker has confirmed it. It keeps
+    /// its id and is what it was before it failed; its attempts begin again. Acknowledge the dead letter only when this is Ok.
+    ///
+    /// # Errors
+    /// When `headers` are not those of a dead letter, or the broker did not confirm the message.
+    pub async fn return_to_source(&self, headers: &Headers, body: impl Into<Bytes>) -> Result<()> {
+        let row = dead_letter::returned(headers, body.into())?;
+        self.send_rows(std::slice::from_ref(&row)).await
     }
 
     /// Sends rows in their order and waits for all outcomes; the first bad one is the error.

@@ -17,6 +17,7 @@ use crate::{
     destination::Destination,
     headers::{self, Headers},
     limits,
+    store::backend::IdempotencyKey,
 };
 
 #[cfg(feature = "kafka")]
@@ -182,6 +183,21 @@ pub trait Settlement: Send {
     /// # Errors
     /// When the broker did not take the answer; the message will come again all the same.
     async fn nack(self: Box<Self>, after: Duration) -> Result<(), TransportError>;
+
+    /// The message is given up: puts `letter` in its place and forgets the attempts at `key`, all in one transaction. The
+    /// delivery is settled then. `None`, the default: this transport cannot, and nothing was done.
+    ///
+    /// # Errors
+    /// When it did not happen for certain; the message may come again, and a letter that was written all the same has the
+    /// same id.
+    async fn bury(
+        &mut self,
+        letter: &OutgoingRow,
+        key: &IdempotencyKey,
+    ) -> Option<Result<(), TransportError>> {
+        let _ = (letter, key); // for those who can
+        None
+    }
 }
 
 /// What a bus reads from.
@@ -193,6 +209,9 @@ pub struct Inbox {
     pub topics: Vec<String>,
     /// Deliveries that may be handed out and not yet settled. Default: [`crate::limits::PREFETCH`].
     pub prefetch: u16,
+    /// Attempts that will be made at a message: a broker that gives up by itself must not do so earlier. Default:
+    /// [`crate::limits::ATTEMPTS_MAX`].
+    pub attempts_max: u32,
     /// Belongs to one instance and goes with it, such as a reply queue. What is in it may be lost with its owner.
     pub temporary: bool,
     /// How long to wait between looks while there is nothing to receive, where the transport has to look (the SQL queue, when
@@ -209,6 +228,7 @@ impl Inbox {
             topics: Vec::new(),
             prefetch: limits::PREFETCH,
             poll: Backoff::doubling(limits::RECEIVE_PAUSE, limits::RECEIVE_PAUSE_MAX),
+            attempts_max: limits::ATTEMPTS_MAX,
             temporary: false,
         }
     }

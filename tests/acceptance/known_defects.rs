@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)] // a test
 
+#[path = "known_defects/deferring.rs"]
+mod deferring;
 #[path = "known_defects/handling.rs"]
 mod handling;
 #[path = "known_defects/listed.rs"]
@@ -12,5 +14,9 @@ mod listed;
 mod relaying;
 #[path = "known_defects/repeats.rs"]
 mod repeats;
+#[path = "known_defects/sagas.rs"]
+mod sagas;
 #[path = "known_defects/stage.rs"]
 mod stage;
+#[path = "known_defects/starting.rs"]
+mod starting;

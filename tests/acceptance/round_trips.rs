@@ -1,14 +1,17 @@
 //! What a handled message costs on the wire: two round trips beyond its handler's own, counted by the proxy.
 //!
-//! The idempotency record travels with the opening text and the outbox row with the closing text, and connections are not
-//! tested between messages. Sagas are read with the opening text and saved with the closing one. No times are measured here.
+//! The idempotency record travels with the opening text, the outbox row and the deferred message with the closing text, and
+//! connections are not tested between messages. Sagas are read with the opening text and saved with the closing one. No times
+//! are measured here.
 
 #![allow(clippy::unwrap_used)] // a test
 
+use std::time::Duration;
+
 use anyhow::Result;
 use barid::{
-    Bus, BusBuilder, Context, Headers, Message, Outgoing, Saga, SqlIdempotency, SqlOutbox, SqlUnitOfWork,
-    UnitConnection, headers,
+    Bus, BusBuilder, Context, Headers, Message, Outgoing, Saga, SqlIdempotency, SqlOutbox, SqlSchedule,
+    SqlUnitOfWork, UnitConnection, headers,
     saga::by,
     store::{AnyPool, Backend, schema},
     transport::{Delivery, Repeat, Settlement, TransportError, memory::Memory},
@@ -72,6 +75,7 @@ async fn place_order<DB: Subject>(command: PlaceOrder, cx: Context) -> barid::Re
     if cx.headers().get(headers::REPLY_TO).is_some() {
         cx.reply(OrderPlaced { order: command.order })?;
     }
+    cx.defer(Duration::from_secs(3_600), OrderPlaced { order: command.order })?;
     cx.publish(Outgoing::new(OrderPlaced { order: command.order }).key(command.order))
 }
 
@@ -83,7 +87,7 @@ impl Settlement for Settled {
         Ok(())
     }
 
-    async fn nack(self: Box<Self>, _: std::time::Duration) -> Result<(), TransportError> {
+    async fn nack(self: Box<Self>, _: Duration) -> Result<(), TransportError> {
         panic!("the message failed")
     }
 }
@@ -147,6 +151,7 @@ where
         .unit_of_work(SqlUnitOfWork::new(pool.clone()).commit_with_transaction(true))
         .outbox(SqlOutbox::new())
         .idempotency(SqlIdempotency::new())
+        .schedule(SqlSchedule::new())
         .handler(place_order::<DB>)
         .build()
         .unwrap();

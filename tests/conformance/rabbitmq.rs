@@ -9,6 +9,8 @@
 
 #[path = "rabbitmq/support.rs"]
 mod support;
+#[path = "rabbitmq/waiting.rs"]
+mod waiting;
 
 use std::{
     collections::{HashMap, HashSet},

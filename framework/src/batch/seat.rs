@@ -107,10 +107,10 @@ pub(crate) async fn take_part(
     while let Some(seat) = cx.context.0.seat.clone() {
         let prepared = prepare(cx, next).await;
         match seat.ask(|verdict| Event::Arrived(prepared, verdict)).await {
-            Ok(Verdict::Committed(sent)) => return Some(finish(cx, sent).await),
+            Ok(Verdict::Committed(sent)) => return Some(finish(cx, next, sent).await),
             Ok(Verdict::Unknown(said)) => {
                 let unknown = Failure::Unknown(Error::later(said));
-                return Some(retry::fail(cx, unknown, false).await);
+                return Some(retry::fail(cx, next.clone(), unknown, false).await);
             }
             Ok(Verdict::RolledBack) => {}
             Err(error) => return Some(Err(error)),
@@ -147,7 +147,11 @@ async fn prepare(cx: &mut IncomingContext, next: &Next<'_, IncomingContext>) -> 
 }
 
 /// The stages after the commit.
-async fn finish(cx: &mut IncomingContext, sent: Result<(), String>) -> Result<()> {
+async fn finish(
+    cx: &mut IncomingContext,
+    next: &Next<'_, IncomingContext>,
+    sent: Result<(), String>,
+) -> Result<()> {
     let after = match sent {
         Ok(()) => cx.context.transaction().clone().run(Stage::AfterCommit).await,
         Err(said) => Err(Error::new(said)),
@@ -158,7 +162,7 @@ async fn finish(cx: &mut IncomingContext, sent: Result<(), String>) -> Result<()
             completion::close(cx).await;
             Ok(())
         }
-        Err(error) => retry::fail(cx, Failure::AfterCommit(error), false).await,
+        Err(error) => retry::fail(cx, next.clone(), Failure::AfterCommit(error), false).await,
     }
 }
 

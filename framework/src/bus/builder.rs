@@ -9,13 +9,12 @@ use crate::{
     config::BusConfig,
     context::States,
     destination::Destination,
-    handler::{IntoHandler, Typed},
+    handler::{IntoHandler, Level, Subject},
     idempotency::SqlIdempotency,
     limits,
     message::Message,
     outbox::SqlOutbox,
     pipeline::{IncomingContext, OutgoingContext, Position, Step},
-    retry::RetryPolicy,
     routing::{Handlers, Routes},
     schedule::Scheduling,
     subscriptions::Subscriptions,
@@ -27,11 +26,13 @@ mod batch;
 mod build;
 mod problems;
 mod requests;
+mod retries;
 mod saga;
 mod schedule;
 mod sending;
 mod workers;
 pub use problems::{BuildError, Problem};
+use retries::Retries;
 pub(crate) use saga::Sagas;
 use workers::WorkerParts;
 pub use workers::WorkerSettings;
@@ -55,12 +56,11 @@ pub struct BusBuilder {
     states: States,
     sagas: saga::Given,
     codec: Arc<dyn Codec>,
-    policy: RetryPolicy,
+    retries: Retries,
     parallelism: usize,
     batch: Option<BatchPolicy>,
     worker: WorkerParts,
     stop_grace: Duration,
-    dead_letters: String,
     config: BusConfig,
     incoming: Vec<(Position, Arc<dyn Step<IncomingContext>>)>,
     outgoing: Vec<(Position, Arc<dyn Step<OutgoingContext>>)>,
@@ -85,12 +85,11 @@ impl BusBuilder {
             states: States::default(),
             sagas: saga::Given::default(),
             codec: Arc::new(Json),
-            policy: RetryPolicy::default(),
+            retries: Retries::default(),
             parallelism: limits::PARALLELISM,
             batch: None,
             worker: WorkerParts::default(),
             stop_grace: limits::STOP_GRACE,
-            dead_letters: "dead-letters".to_owned(),
             config: BusConfig::default(),
             incoming: Vec::new(),
             outgoing: Vec::new(),
@@ -137,8 +136,14 @@ impl BusBuilder {
 
     /// Adds a handler: an async function, or a type that implements [`Handler`](crate::Handler). Several handlers of one
     /// message run one after the other in the order of their registration and share one unit of work.
-    pub fn handler<M: Message, Args: 'static>(mut self, handler: impl IntoHandler<M, Args>) -> Self {
-        self.handlers.add(M::NAME, Arc::new(Typed::new(handler)));
+    ///
+    /// One whose first argument is [`Failed<M>`](crate::Failed) is called when the attempts at a message are used up.
+    pub fn handler<S: Subject, Args: 'static>(mut self, handler: impl IntoHandler<S, Args>) -> Self {
+        let handlers = match S::LEVEL {
+            Level::First => &mut self.handlers,
+            Level::Second => &mut self.retries.failed_handlers,
+        };
+        handlers.add(S::NAME, S::erased(handler));
         self
     }
 
@@ -165,12 +170,6 @@ impl BusBuilder {
         self
     }
 
-    /// How often and how fast a failing message is tried.
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.policy = policy;
-        self
-    }
-
     /// Messages handled at the same time; with [`BusBuilder::batch`], batches. Default: 16.
     pub fn parallelism(mut self, parallelism: usize) -> Self {
         self.parallelism = parallelism;
@@ -186,12 +185,6 @@ impl BusBuilder {
     /// How long running handlers may take when the bus stops. Default: 30 s.
     pub fn stop_grace(mut self, grace: Duration) -> Self {
         self.stop_grace = grace;
-        self
-    }
-
-    /// The queue for messages that were given up. Default: `dead-letters`.
-    pub fn dead_letters(mut self, queue: impl Into<String>) -> Self {
-        self.dead_letters = queue.into();
         self
     }
 

@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::Context;
 use crate::{
-    bus::BusCore,
     error::{Error, Result},
     limits,
     message::Outgoing,
@@ -16,8 +15,9 @@ use crate::{
 
 impl Context {
     /// Sends a message later: `after` the commit, by the database's clock. It goes where [`Outgoing::to`] or its route says, or
-    /// to this bus's own queue. Only stages: a message that fails defers nothing. Returns the id that cancels it, which is the
-    /// deferred message's own.
+    /// to this bus's own queue: to one place. (To publish an event later, defer a message to this bus and publish in its handler:
+    /// the subscribers are those of then.) Only stages: a message that fails defers nothing. Returns the id that cancels it,
+    /// which is the deferred message's own.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -38,7 +38,7 @@ impl Context {
     /// When the bus has no schedule, `after` is more than a hundred years, the bus forbids sending, too much was sent, or after
     /// the handlers returned.
     pub fn defer(&self, after: Duration, message: impl Into<Outgoing>) -> Result<Uuid> {
-        self.stage_due(Due::In(after), message.into())
+        self.stage_due(self.0.core.deferred(Due::In(after), message.into())?)
     }
 
     /// Sends a message at a time, by the database's clock: a `DateTime` of chrono or a `SystemTime`. A time that has passed is
@@ -47,7 +47,7 @@ impl Context {
     /// # Errors
     /// As [`Context::defer`]; `at` must be before the year 10000.
     pub fn schedule(&self, at: impl Into<DateTime<Utc>>, message: impl Into<Outgoing>) -> Result<Uuid> {
-        self.stage_due(Due::At(at.into()), message.into())
+        self.stage_due(self.0.core.deferred(Due::At(at.into()), message.into())?)
     }
 
     /// Handles the message that is being handled once more, `after` the commit: a copy of it comes to this bus's own queue,
@@ -56,8 +56,8 @@ impl Context {
     /// # Errors
     /// As [`Context::defer`].
     pub fn defer_this(&self, after: Duration) -> Result<Uuid> {
-        let copy = Outgoing::copy_of(self.incoming(), self.0.core.own_queue()?);
-        self.stage_due(Due::In(after), copy)
+        let own = self.0.core.own_queue()?;
+        self.stage_due(self.0.core.due(Due::In(after), Outgoing::copy_of(self.incoming(), own))?)
     }
 
     /// Cancels a message that was deferred or scheduled, by the id that was returned then. Only stages: a message that fails
@@ -80,8 +80,7 @@ impl Context {
         Ok(())
     }
 
-    fn stage_due(&self, due: Due, message: Outgoing) -> Result<Uuid> {
-        let message = self.0.core.deferred(due, message)?;
+    fn stage_due(&self, message: Outgoing) -> Result<Uuid> {
         let id = message.id;
         self.stage(message)?;
         Ok(id)
@@ -89,18 +88,5 @@ impl Context {
 
     pub(crate) fn take_cancelled(&self) -> Vec<Uuid> {
         std::mem::take(&mut *self.0.cancelled.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl BusCore {
-    /// A message on its way into the schedule. One that says nothing else and has no route comes to this bus's own queue.
-    pub(crate) fn deferred(&self, due: Due, mut message: Outgoing) -> Result<Outgoing> {
-        self.schedule()?;
-        message.due = Some(due.check()?);
-        if message.to.is_none() {
-            let owner = self.routes.find(&message.name)?.cloned();
-            message.to = Some(owner.map_or_else(|| self.own_queue(), Ok)?);
-        }
-        Ok(message)
     }
 }

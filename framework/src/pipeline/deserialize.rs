@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 
 use super::{IncomingContext, Next, Step};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    handler::Level,
+};
 
 pub(super) struct Deserialize;
 
@@ -16,30 +19,31 @@ impl Step<IncomingContext> for Deserialize {
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
         cx.says_nothing = true; // until it is read
         let core = cx.core();
-        let message = cx.message();
-        let handlers = core.handlers.of(message)?;
+        let message = cx.message().clone();
+        let handlers = match Level::of(cx.context.attempted()) {
+            Level::First => core.handlers.of(&message)?,
+            Level::Second => core.failed_handlers.find(&message),
+        };
         if handlers.is_empty() {
             cx.outcome = "not for this bus";
             return Ok(());
         }
-        let prepared = handlers
-            .iter()
-            .map(|handler| {
-                handler.prepare(core.codec.as_ref(), message).map_err(|error| {
-                    Error::permanent(format!(
-                        "message {:?} cannot be read by handler {}: {error}",
-                        message.name,
-                        handler.type_name()
-                    ))
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        for prepared in prepared {
+        for handler in handlers {
+            cx.handler = Some(handler.type_name());
+            let prepared = handler.prepare(core.codec.as_ref(), &message).map_err(|error| {
+                Error::permanent(format!(
+                    "message {:?} cannot be read by handler {}: {error}",
+                    message.name,
+                    handler.type_name()
+                ))
+            })?;
             cx.calls.push(prepared.call);
+            cx.handlers.push(handler.type_name());
             if let Some(saga) = prepared.saga {
                 cx.concern(saga);
             }
         }
+        cx.handler = None;
         cx.says_nothing = false;
         next.run(cx).await
     }

@@ -9,7 +9,7 @@ use crate::{
     bus::BusCore,
     completion::Failure,
     context::Context,
-    handler::Call,
+    handler::{Attempted, Call},
     incoming::Incoming,
     saga::Concerned,
     store::{
@@ -25,6 +25,10 @@ use crate::{
 pub struct IncomingContext {
     pub(crate) context: Context,
     pub(crate) calls: Vec<Call>,
+    /// The names of the handlers that `calls` call, in the same order.
+    pub(crate) handlers: Vec<&'static str>,
+    /// The handler that runs, or failed.
+    pub(crate) handler: Option<&'static str>,
     /// What the unit of work reads with its opening text; taken when it begins.
     pub(crate) reads: Vec<Statement>,
     /// The sagas that the message concerns, each with the position of its read.
@@ -56,10 +60,17 @@ impl IncomingContext {
         Self::of(Context::new(core, incoming), Some(settlement))
     }
 
+    /// The same message once more, for the handlers of those whose attempts are used up. It is settled by `self`.
+    pub(crate) fn second_level(&self, attempted: Attempted) -> Self {
+        Self::of(Context::second_level(self.core(), self.message().clone(), attempted), None)
+    }
+
     pub(crate) fn of(context: Context, settlement: Option<Box<dyn Settlement>>) -> Self {
         Self {
             context,
             calls: Vec::new(),
+            handlers: Vec::new(),
+            handler: None,
             reads: Vec::new(),
             sagas: Vec::new(),
             held: None,

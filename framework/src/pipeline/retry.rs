@@ -1,4 +1,6 @@
 //! Counts attempts, completes the transaction context and settles the delivery: the step around all that can fail.
+//!
+//! What happens to a message that is given up is in `second_level`: its handlers of `Failed` messages, then the dead letters.
 
 use std::{panic::AssertUnwindSafe, sync::atomic::Ordering};
 
@@ -10,13 +12,15 @@ use crate::{
     batch,
     bus::BusCore,
     completion::{self, Failure},
-    context::replying,
     error::{Disposition, Error, Result, panic_text},
     retry::Decision,
     saga::conflict,
     store::backend::IdempotencyKey,
     transport::Repeat,
 };
+use second_level::{Ended, give_up};
+
+mod second_level;
 
 pub(super) struct Retry;
 
@@ -44,15 +48,11 @@ impl Step<IncomingContext> for Retry {
             };
             cx.context.0.attempt.store(started, Ordering::Relaxed);
             if !core.policy.allows(started - 1) {
-                let error = Error::permanent(format!(
-                    "all {} attempts were started before",
-                    core.policy.attempts_max
-                ));
-                return give_up(cx, error, started - 1).await;
+                return give_up(cx, next, Ended::Started(started)).await;
             }
         }
         let result = loop {
-            match handle(cx, next.clone()).await {
+            match attempt(cx, next.clone()).await {
                 Err(failure) if conflict::is_again(cx, &failure) => conflict::again(cx).await,
                 Err(Failure::BeforeCommit(error)) => {
                     break Err(Failure::BeforeCommit(conflict::explained(cx, error)));
@@ -69,13 +69,13 @@ impl Step<IncomingContext> for Retry {
                 completion::close(cx).await;
                 Ok(())
             }
-            Err(failure) => fail(cx, failure, counted).await,
+            Err(failure) => fail(cx, next, failure, counted).await,
         }
     }
 }
 
-/// The steps after this one, and the commit.
-async fn handle(cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<(), Failure> {
+/// Runs the steps after this one and completes the transaction context, up to and including the after-commit stage.
+async fn attempt(cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<(), Failure> {
     let handled = AssertUnwindSafe(next.run(cx)).catch_unwind().await;
     match handled {
         // A step around the unit of work may have swallowed that the commit failed.
@@ -89,24 +89,36 @@ async fn handle(cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Re
     }
 }
 
-pub(crate) async fn fail(cx: &mut IncomingContext, failure: Failure, counted: bool) -> Result<()> {
-    let error = match failure {
+/// Undoes what a failed attempt did, as far as it can be undone. Returns its error, and whether its unit of work is durable
+/// all the same.
+async fn undo(cx: &mut IncomingContext, failure: Failure) -> (Error, bool) {
+    let (error, durable) = match failure {
         Failure::BeforeCommit(error) => {
             completion::roll_back(cx).await;
-            error
+            return (error, false);
         }
-        Failure::Unknown(error) | Failure::AfterCommit(error) => {
-            cx.context.transaction().complete();
-            cx.context.transaction().report(&error);
-            error
-        }
+        Failure::Unknown(error) => (error, false),
+        Failure::AfterCommit(error) => (error, true),
     };
+    cx.context.transaction().complete();
+    cx.context.transaction().report(&error);
+    (error, durable)
+}
+
+pub(crate) async fn fail(
+    cx: &mut IncomingContext,
+    next: Next<'_, IncomingContext>,
+    failure: Failure,
+    counted: bool,
+) -> Result<()> {
     let core = cx.core();
+    let (error, durable) = undo(cx, failure).await;
+    let error = core.fail_fast.judge(error);
     match error.disposition() {
         Disposition::Later => nack(cx, error, counted).await,
         Disposition::DeadLetter => {
-            let attempt = cx.context.attempt();
-            give_up(cx, error, attempt).await
+            let attempts = cx.context.attempt();
+            give_up(cx, next, Ended::Failed { error, attempts, durable }).await
         }
         Disposition::Retry => {
             let attempts = match core.attempts.failed(&cx.key(), counted, &error.to_string()).await {
@@ -123,7 +135,7 @@ pub(crate) async fn fail(cx: &mut IncomingContext, failure: Failure, counted: bo
                     completion::close(cx).await;
                     Err(error)
                 }
-                Decision::DeadLetter => give_up(cx, error, attempts).await,
+                Decision::DeadLetter => give_up(cx, next, Ended::Failed { error, attempts, durable }).await,
             }
         }
     }
@@ -138,26 +150,6 @@ pub(crate) async fn nack(cx: &mut IncomingContext, error: Error, counted: bool) 
     }
     let pause = core.policy.pause.mul_f64(0.5 + jitter() / 2.0);
     completion::reject(cx, pause).await;
-    completion::close(cx).await;
-    Err(error)
-}
-
-/// Moves the message to the dead letters; only when they have it is it acknowledged.
-async fn give_up(cx: &mut IncomingContext, error: Error, attempts: u32) -> Result<()> {
-    let core = cx.core();
-    match core.bury(cx.message(), &error, attempts).await {
-        Ok(()) => {
-            cx.outcome = "dead letter";
-            replying::given_up(&cx.context, &error).await;
-            completion::acknowledge(cx).await;
-            forget(&core, &cx.key()).await;
-        }
-        Err(unburied) => {
-            cx.outcome = "failed";
-            cx.context.transaction().report(&unburied.context("sending the dead letter"));
-            completion::reject(cx, core.policy.pause_max).await;
-        }
-    }
     completion::close(cx).await;
     Err(error)
 }

@@ -2,10 +2,9 @@
 //!
 //! After the idempotency step: a duplicate that is skipped touches no saga.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use uuid::Uuid;
 
 use super::{IncomingContext, Next, Step};
 use crate::{
@@ -14,8 +13,7 @@ use crate::{
     destination::Destination,
     error::{Error, Result},
     limits,
-    message::Outgoing,
-    saga::Concerned,
+    saga::{Concerned, Rescheduled},
     store::saga::{Change, Replaced, SagaStore, Saved, Saving},
 };
 
@@ -64,8 +62,8 @@ async fn save(cx: &mut IncomingContext, store: &dyn SagaStore) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
-    for (cancelled, set) in timeouts {
-        schedule(&cx.context, cancelled, set)?;
+    for timeouts in timeouts {
+        schedule(&cx.context, timeouts)?;
     }
     match store.save(&changes)? {
         Saving::Statements(statements) => {
@@ -77,7 +75,7 @@ async fn save(cx: &mut IncomingContext, store: &dyn SagaStore) -> Result<()> {
 }
 
 /// Timeouts come to this bus's own queue, whatever the routes say.
-fn schedule(cx: &Context, cancelled: Vec<Uuid>, set: Vec<(Duration, Outgoing)>) -> Result<()> {
+fn schedule(cx: &Context, (cancelled, set): Rescheduled) -> Result<()> {
     for id in cancelled {
         cx.cancel(id)?;
     }

@@ -6,7 +6,9 @@ use crate::error::{Disposition, Error};
 
 /// Which errors make a message a dead letter at once, without further attempts.
 #[derive(Clone, Default)]
-pub(crate) struct FailFast(Vec<Arc<dyn Fn(&Error) -> bool + Send + Sync>>);
+pub(crate) struct FailFast(Vec<Arc<Hopeless>>);
+
+type Hopeless = dyn Fn(&Error) -> bool + Send + Sync;
 
 impl FailFast {
     pub(crate) fn when(&mut self, hopeless: impl Fn(&Error) -> bool + Send + Sync + 'static) {

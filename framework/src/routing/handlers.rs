@@ -28,9 +28,8 @@ impl Handlers {
             .flat_map(|(name, handlers)| handlers.iter().map(move |handler| (name.as_str(), handler)))
     }
 
-    /// The handlers of a message: those of its name first, then those of each base that it says it has. None only for an
-    /// event: its topic carries events of other names too, and those are not for this bus.
-    pub(crate) fn of(&self, message: &Incoming) -> Result<Vec<&Arc<dyn Erased>>> {
+    /// The handlers of a message, which may be none: those of its name first, then those of each base that it says it has.
+    pub(crate) fn find(&self, message: &Incoming) -> Vec<&Arc<dyn Erased>> {
         let bases = message.headers.get(headers::BASES).unwrap_or_default().split(',');
         let mut names = vec![message.name.as_str()];
         for base in bases.map(str::trim).filter(|base| !base.is_empty()) {
@@ -38,7 +37,18 @@ impl Handlers {
                 names.push(base);
             }
         }
-        let found: Vec<_> = names.iter().filter_map(|name| self.0.get(*name)).flatten().collect();
+        names.iter().filter_map(|name| self.0.get(*name)).flatten().collect()
+    }
+
+    /// The handlers of a message, for people.
+    pub(crate) fn names(&self, message: &Incoming) -> String {
+        self.find(message).iter().map(|handler| handler.type_name()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The handlers of a message. None only for an event: its topic carries events of other names too, and those are not for
+    /// this bus.
+    pub(crate) fn of(&self, message: &Incoming) -> Result<Vec<&Arc<dyn Erased>>> {
+        let found = self.find(message);
         if found.is_empty() && message.headers.get(headers::TOPIC).is_none() {
             let known: Vec<_> = self.0.keys().map(String::as_str).collect();
             return Err(Error::permanent(format!(

@@ -129,6 +129,10 @@ where
     fn type_name(&self) -> &'static str {
         std::any::type_name::<H>()
     }
+
+    fn aggregate(&self) -> Option<&'static str> {
+        Some(M::AGGREGATE)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

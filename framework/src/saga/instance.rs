@@ -3,7 +3,7 @@
 //! Made when the message is decoded, read when the unit of work has begun, shown to the handler, and asked afterwards what has to be
 //! written.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc};
 
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 use uuid::Uuid;
@@ -13,10 +13,10 @@ use super::{
     conflict::Place,
     definition::{Resolution, Rules},
     state::{Live, State, decoded},
+    timeouts::Rescheduled,
 };
 use crate::{
     error::{Error, Result},
-    message::Outgoing,
     store::saga::{Change, Conflict, Lookup, Stored},
 };
 
@@ -35,7 +35,7 @@ pub(crate) trait Concerned: Any + Send + Sync {
     /// Merges the state with what somebody else saved, and says what has to be written then.
     fn merge(&self, fresh: Option<Stored>) -> Result<Option<Change>>;
     /// What has to leave the schedule, and what has to get into it.
-    fn timeouts(&self) -> Result<(Vec<Uuid>, Vec<(Duration, Outgoing)>)>;
+    fn timeouts(&self) -> Result<Rescheduled>;
     /// Which saga it is, for messages.
     fn place(&self) -> Place;
 }
@@ -123,7 +123,7 @@ impl<D: Data> Concerned for Instance<D> {
         live.change(self.message_id)
     }
 
-    fn timeouts(&self) -> Result<(Vec<Uuid>, Vec<(Duration, Outgoing)>)> {
+    fn timeouts(&self) -> Result<Rescheduled> {
         Ok(match &mut *self.state()? {
             State::Live(live) => live.timeouts.take(live.completed),
             State::Unread | State::Missing | State::Completed(_) => (Vec::new(), Vec::new()),

@@ -15,6 +15,9 @@ use crate::{
 /// The id of the message, and its wire name.
 pub(crate) type Timeout = (Uuid, String);
 
+/// The ids that have to leave the schedule, and the messages that have to get into it.
+pub(crate) type Rescheduled = (Vec<Uuid>, Vec<(Duration, Outgoing)>);
+
 #[derive(Default)]
 pub(crate) struct Timeouts {
     /// Those that were pending when the saga was read.
@@ -83,7 +86,7 @@ impl Timeouts {
     }
 
     /// What has to leave the schedule, and what has to get into it.
-    pub(crate) fn take(&mut self, completed: bool) -> (Vec<Uuid>, Vec<(Duration, Outgoing)>) {
+    pub(crate) fn take(&mut self, completed: bool) -> Rescheduled {
         let handled = |id: &Uuid| self.gone.contains(&(*id, true));
         if completed {
             return (self.read.iter().map(|(id, _)| *id).filter(|id| !handled(id)).collect(), Vec::new());

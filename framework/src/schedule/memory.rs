@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -28,17 +29,22 @@ pub(crate) struct Timer {
     waiting: Mutex<Waiting>,
     changed: Notify,
     messages_max: usize,
+    /// When it was made, by both clocks: due times are counted from here.
+    began: (Instant, DateTime<Utc>),
 }
+
+/// A due time, in microseconds after the timer was made; negative when it had passed before.
+type Micros = i64;
 
 #[derive(Default)]
 struct Waiting {
     /// By due time and id: the order in which they leave.
-    rows: BTreeMap<(Instant, Uuid), (OutgoingRow, u32)>,
-    due: HashMap<Uuid, Instant>,
+    rows: BTreeMap<(Micros, Uuid), (OutgoingRow, u32)>,
+    due: HashMap<Uuid, Micros>,
 }
 
 impl Waiting {
-    fn put(&mut self, id: Uuid, at: Instant, row: OutgoingRow, tries: u32) {
+    fn put(&mut self, id: Uuid, at: Micros, row: OutgoingRow, tries: u32) {
         self.take(id);
         self.due.insert(id, at);
         self.rows.insert((at, id), (row, tries));
@@ -52,7 +58,8 @@ impl Waiting {
 
 impl Timer {
     pub(crate) fn new(messages_max: usize) -> Self {
-        Self { waiting: Mutex::default(), changed: Notify::new(), messages_max }
+        let began = (Instant::now(), clock::now());
+        Self { waiting: Mutex::default(), changed: Notify::new(), messages_max, began }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -77,7 +84,7 @@ impl Timer {
             waiting.take(id);
         }
         for scheduled in scheduled {
-            waiting.put(scheduled.id, instant(scheduled.due), scheduled.row, 0);
+            waiting.put(scheduled.id, self.micros(scheduled.due), scheduled.row, 0);
         }
         drop(waiting);
         self.changed.notify_one();
@@ -87,8 +94,32 @@ impl Timer {
         self.waiting().take(id).is_some()
     }
 
-    fn first(&self) -> Option<(Instant, Uuid, OutgoingRow)> {
-        self.waiting().rows.first_key_value().map(|((at, id), (row, _))| (*at, *id, row.clone()))
+    /// The first message, with its due time and how long until then.
+    fn first(&self) -> Option<(Micros, Duration, Uuid, OutgoingRow)> {
+        let waiting = self.waiting();
+        let ((at, id), (row, _)) = waiting.rows.first_key_value()?;
+        let pause = u64::try_from(at.saturating_sub(self.micros(Due::In(Duration::ZERO)))).unwrap_or(0);
+        Some((*at, Duration::from_micros(pause), *id, row.clone()))
+    }
+
+    fn micros(&self, due: Due) -> Micros {
+        let (began, began_at) = self.began;
+        match due {
+            Due::In(after) => Micros::try_from((began.elapsed() + after).as_micros()).unwrap_or(Micros::MAX),
+            // There is no database whose clock could say so.
+            Due::At(at) => {
+                let distant = if at < began_at { Micros::MIN } else { Micros::MAX };
+                (at - began_at).num_microseconds().unwrap_or(distant)
+            }
+        }
+    }
+
+    /// Forgets a message, unless its id was scheduled again while it was being sent.
+    fn sent(&self, at: Micros, id: Uuid) {
+        let mut waiting = self.waiting();
+        if waiting.due.get(&id) == Some(&at) {
+            waiting.take(id);
+        }
     }
 
     /// After a failure: again in a moment, for some time.
@@ -98,7 +129,7 @@ impl Timer {
         let Some((row, tries)) = waiting.take(id) else { return };
         if tries < limits::MEMORY_SCHEDULE_TRIES {
             tracing::warn!(bus, %id, %error, retry_ms = PAUSE.as_millis(), "sending a message that is due");
-            waiting.put(id, Instant::now() + PAUSE, row, tries + 1);
+            waiting.put(id, self.micros(Due::In(PAUSE)), row, tries + 1);
         } else {
             tracing::error!(bus, %id, message = row.name, %error, tries, "a message that is due is lost: it could not be sent");
         }
@@ -114,32 +145,24 @@ impl Background for Timer {
     async fn run(&self, core: &Arc<BusCore>, stop: &CancellationToken) -> Result<()> {
         tracing::warn!(bus = core.name, "scheduled messages are kept in memory: a restart forgets them");
         while !stop.is_cancelled() {
-            let first = self.first();
-            let pause = first.as_ref().map(|(at, ..)| at.saturating_duration_since(Instant::now()));
-            match (first, pause) {
-                (Some((_, id, row)), Some(Duration::ZERO)) => match core.send_all(&[row]).await {
-                    // It stays until it was sent: a bus that stops in between sends it when it runs again.
-                    Ok(()) => drop(self.waiting().take(id)),
-                    Err(error) => self.put_back(&core.name, id, &error),
-                },
-                (_, pause) => tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = self.changed.notified() => {}
-                    () = tokio::time::sleep(pause.unwrap_or(limits::DEFER_MAX)) => {}
-                },
+            let pause = match self.first() {
+                None => limits::DEFER_MAX,
+                Some((at, Duration::ZERO, id, row)) => {
+                    match core.send_all(&[row]).await {
+                        // It stays until it was sent: a bus that stops in between sends it when it runs again.
+                        Ok(()) => self.sent(at, id),
+                        Err(error) => self.put_back(&core.name, id, &error),
+                    }
+                    continue;
+                }
+                Some((_, pause, ..)) => pause,
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         Ok(())
     }
-}
-
-fn instant(due: Due) -> Instant {
-    let after = match due {
-        Due::In(after) => after,
-        // There is no database whose clock could say so.
-        Due::At(at) => (at - clock::now()).to_std().unwrap_or(Duration::ZERO),
-    };
-    let now = Instant::now();
-    // Neither overflows in a process that lives for less than the longest deferral.
-    now.checked_add(after).unwrap_or(now + limits::DEFER_MAX)
 }

@@ -255,7 +255,7 @@ impl<DB: Backend> Unit for SqlUnit<DB> {
 }
 
 /// A call to the database that nobody has to wait for without end.
-pub(super) async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn bounded<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     let answer = tokio::time::timeout(limits::CALL_TIMEOUT, call).await;
     answer.unwrap_or_else(|_| Err(Error::new(format!("no answer within {:?}", limits::CALL_TIMEOUT))))
 }

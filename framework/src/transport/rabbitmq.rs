@@ -4,9 +4,9 @@
 //! broker that blocks publishers (memory or disk alarm) never stops the consumers.
 //!
 //! What it promises beyond the common contract: messages are durable, first deliveries are known as such, and a
-//! message that no queue takes is a permanent failure (`mandatory` and publisher confirms are always on). What it does
-//! not do: it cannot delay a nacked message, a requeued message may arrive after later ones of its key, and it declares
-//! nothing unless [`Transport::declare`] is called.
+//! message that no queue takes is a permanent failure (`mandatory` and publisher confirms are always on). A nacked message
+//! waits in a queue of its own and holds up nobody, see `waiting`. What it does not do: a message that comes again may arrive
+//! after later ones of its key, and it declares nothing unless [`Transport::declare`] is called, except those queues.
 //!
 //! Reconnecting is ours: a new connection per generation, never the client's own recovery.
 //!
@@ -17,10 +17,12 @@ mod connection;
 mod consumer;
 mod exchanges;
 mod flights;
+mod limits;
 mod publisher;
 mod settings;
 mod shard;
 mod topology;
+mod waiting;
 mod wire;
 
 use std::sync::Arc;
@@ -77,7 +79,7 @@ impl Transport for RabbitMq {
         Promises {
             durable: true,
             knows_repeats: true,
-            delays: false,
+            delays: true,
             orders_keys: false,
             refuses_unknown_queues: true,
         }

@@ -8,6 +8,8 @@
 //! that is retried holds back its own key and no other. Among different keys, and in one look at up to 256 of them, the oldest
 //! row goes first.
 //!
+//! A message that is given up, its dead letter and the attempts at it change places in one transaction.
+//!
 //! What it does not do: it opens no transaction of the application (that is the outbox), and keeps no history.
 
 use std::{sync::Arc, time::Duration};

@@ -61,7 +61,12 @@ impl Shipping {
             .parallelism(PARALLELISM)
             .dead_letters(names::unique("dead-letters"))
             // Every copy of a message may fail once.
-            .retry(RetryPolicy { attempts_max: 50, ..RetryPolicy::default() })
+            .retry(RetryPolicy {
+                attempts_max: 50,
+                pause: std::time::Duration::from_millis(100),
+                pause_max: std::time::Duration::from_secs(10),
+                ..RetryPolicy::default()
+            })
             .handler(ship)
             .build()
             .unwrap();

@@ -27,6 +27,8 @@ fn every_known_defect_has_a_test_that_runs() {
         |test: &str| Some(test.rsplit("::").next()?.strip_prefix('w')?.split('_').next()?.to_owned());
     let tested: BTreeSet<String> = all.iter().filter_map(|test| number(test)).collect();
     let listed: BTreeSet<String> = listed().into_iter().map(str::to_owned).collect();
-    assert!(!listed.is_empty(), "the list is not read");
+    let known = (1..=11).chain(14..=21).chain(23..=27).map(|number| format!("{number:02}"));
+    let left_out: Vec<_> = known.filter(|number| !listed.contains(number)).collect();
+    assert!(left_out.is_empty(), "not in docs/known-defects.md: {left_out:?}");
     assert_eq!(tested, listed, "left: tests, right: docs/known-defects.md");
 }

@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 use super::{BuildError, BusBuilder, problems::Problems, schedule::scheduler};
 use crate::{
     bus::{Bus, BusCore, Settings},
-    destination::{Destination, checked_name},
+    destination::checked_name,
     handler::Provided,
     health::Vitals,
     pipeline::{incoming_steps, outgoing_steps},
@@ -15,6 +15,11 @@ use crate::{
     schedule::Scheduler,
     unit_of_work::Capabilities,
 };
+
+/// A time that the configuration gives, or the code.
+pub(super) fn millis(configured: Option<u64>, code: Duration) -> Duration {
+    configured.map_or(code, Duration::from_millis)
+}
 
 impl BusBuilder {
     /// The bus.
@@ -82,6 +87,7 @@ impl BusBuilder {
             incoming,
             outgoing,
             handlers: self.handlers,
+            failed_handlers: self.retries.failed_handlers,
             routes: self.routes,
             subscriptions: self.subscriptions,
             start_topics,
@@ -89,7 +95,8 @@ impl BusBuilder {
             unit_of_work: self.unit_of_work,
             outbox: self.outbox,
             idempotency: self.idempotency,
-            policy: self.policy,
+            policy: self.retries.policy,
+            fail_fast: self.retries.fail_fast,
             sagas,
             codec: self.codec,
             vitals: Vitals::default(),
@@ -115,20 +122,16 @@ impl BusBuilder {
         self.check_schedule(config.schedule_poll_ms, problems);
         self.inbox.prefetch = config.prefetch.unwrap_or(self.inbox.prefetch);
         let batch = self.effective_batch(&config, &mut origins, problems);
-        self.policy.attempts_max = config.attempts_max.unwrap_or(self.policy.attempts_max);
-        let millis = |value: Option<u64>, code: Duration| value.map_or(code, Duration::from_millis);
-        self.policy.pause = millis(config.retry_pause_ms, self.policy.pause);
-        self.policy.pause_max = millis(config.retry_pause_max_ms, self.policy.pause_max);
-        if self.policy.attempts_max == 0 || self.parallelism == 0 || self.inbox.prefetch == 0 {
+        if self.parallelism == 0 || self.inbox.prefetch == 0 {
             problems.add(
                 "BRD019",
-                "attempts_max, parallelism and prefetch must be at least 1",
+                "parallelism and prefetch must be at least 1",
                 "raise the one that is 0, or leave it out for its default",
             );
         }
+        let dead_letters = self.retries.configure(&config, problems);
+        self.inbox.attempts_max = self.retries.policy.attempts_max;
         let worker = self.effective_worker(&config, &mut origins, problems);
-        let dead_letters =
-            Destination::queue(config.dead_letter_queue.unwrap_or(std::mem::take(&mut self.dead_letters)));
         Some(Settings {
             commit_with_transaction: config.commit_with_transaction.or(code).unwrap_or(false),
             parallelism: self.parallelism,
@@ -136,7 +139,7 @@ impl BusBuilder {
             stop_grace: millis(config.stop_grace_ms, self.stop_grace),
             send_only: self.worker.send_only,
             worker: worker?,
-            dead_letters: problems.name(dead_letters)?,
+            dead_letters: dead_letters?,
             origins,
         })
     }
@@ -201,8 +204,20 @@ impl BusBuilder {
             );
         }
         self.check_send_only(problems);
+        for (name, handler) in self.retries.failed_handlers.iter() {
+            if !self.handlers.iter().any(|(handled, _)| handled == name) {
+                problems.add(
+                    "BRD011",
+                    format!(
+                        "handler {} is for failed messages {name:?}, and nobody handles the message",
+                        handler.type_name()
+                    ),
+                    "add a handler of the message itself with .handler(..)",
+                );
+            }
+        }
         let provided = Provided { states: &self.states, unit_of_work: capabilities, saga: None };
-        for (name, handler) in self.handlers.iter() {
+        for (name, handler) in self.handlers.iter().chain(self.retries.failed_handlers.iter()) {
             for missing in handler.check(&provided).err().unwrap_or_default() {
                 problems.add(
                     "BRD014",

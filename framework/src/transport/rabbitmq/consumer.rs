@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture};
 use lapin::{
-    Acker, Channel, Connection,
+    Acker, BasicProperties, Channel, Connection,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::{
     connection::{Broker, NOT_FOUND, channel_error},
+    waiting::WaitingRoom,
     wire,
 };
 use crate::transport::{Consumer, Delivery, Inbox, Settlement, TransportError};
@@ -33,6 +34,7 @@ struct Live {
 struct Session {
     broker: Arc<Broker>,
     channel: Channel,
+    room: Arc<WaitingRoom>,
     /// Dropped with the last delivery, which closes the connection.
     _connection: Connection,
 }
@@ -41,6 +43,7 @@ struct Session {
 pub(super) struct RabbitConsumer {
     broker: Arc<Broker>,
     inbox: Inbox,
+    room: Arc<WaitingRoom>,
     live: Option<Live>,
     /// Kept here so that a cancelled `receive` does not start to connect all over again.
     opening: Option<BoxFuture<'static, Result<Live, TransportError>>>,
@@ -50,18 +53,24 @@ pub(super) struct RabbitConsumer {
 
 impl RabbitConsumer {
     pub(super) async fn open(broker: Arc<Broker>, inbox: Inbox) -> Result<Self, TransportError> {
-        let live = Some(open(broker.clone(), inbox.clone()).await?);
-        Ok(Self { broker, inbox, live, opening: None, open_at: Instant::now() })
+        let room = WaitingRoom::new(broker.clone(), &inbox.queue);
+        let live = Some(open(broker.clone(), inbox.clone(), room.clone()).await?);
+        Ok(Self { broker, inbox, room, live, opening: None, open_at: Instant::now() })
     }
 
     fn delivery(&self, session: &Arc<Session>, received: lapin::message::Delivery) -> Delivery {
-        let settlement = RabbitSettlement { session: session.clone(), acker: received.acker };
+        let body = Bytes::from(received.data);
         Delivery {
             headers: wire::decode(&received.properties),
-            body: Bytes::from(received.data),
+            body: body.clone(),
             source: self.inbox.queue.clone(),
-            repeat: wire::repeat(received.redelivered),
-            settlement: Box::new(settlement),
+            repeat: wire::repeat(received.redelivered, &received.properties),
+            settlement: Box::new(RabbitSettlement {
+                session: session.clone(),
+                acker: received.acker,
+                properties: received.properties,
+                body,
+            }),
         }
     }
 }
@@ -70,8 +79,9 @@ impl RabbitConsumer {
 impl Consumer for RabbitConsumer {
     async fn receive(&mut self) -> Result<Delivery, TransportError> {
         if self.live.is_none() {
-            let opening =
-                self.opening.get_or_insert_with(|| Box::pin(open(self.broker.clone(), self.inbox.clone())));
+            let opening = self.opening.get_or_insert_with(|| {
+                Box::pin(open(self.broker.clone(), self.inbox.clone(), self.room.clone()))
+            });
             let opened = opening.await;
             self.opening = None;
             self.live = Some(opened?);
@@ -115,7 +125,7 @@ impl Consumer for RabbitConsumer {
     }
 }
 
-async fn open(broker: Arc<Broker>, inbox: Inbox) -> Result<Live, TransportError> {
+async fn open(broker: Arc<Broker>, inbox: Inbox, room: Arc<WaitingRoom>) -> Result<Live, TransportError> {
     let connection = broker.connect(&format!("consumer of {}", inbox.queue)).await?;
     let channel = broker.bounded("channel.open", connection.create_channel()).await?;
     let qos = channel.basic_qos(inbox.prefetch.max(1), BasicQosOptions { global: false });
@@ -141,7 +151,7 @@ async fn open(broker: Arc<Broker>, inbox: Inbox) -> Result<Live, TransportError>
         Some(text) => return Err(no_queue(&broker, &inbox, &text)),
         None => consumed?,
     };
-    Ok(Live { session: Arc::new(Session { broker, channel, _connection: connection }), stream })
+    Ok(Live { session: Arc::new(Session { broker, channel, room, _connection: connection }), stream })
 }
 
 fn no_queue(broker: &Broker, inbox: &Inbox, cause: &str) -> TransportError {
@@ -155,6 +165,8 @@ fn no_queue(broker: &Broker, inbox: &Inbox, cause: &str) -> TransportError {
 struct RabbitSettlement {
     session: Arc<Session>,
     acker: Acker,
+    properties: BasicProperties,
+    body: Bytes,
 }
 
 impl RabbitSettlement {
@@ -177,8 +189,16 @@ impl Settlement for RabbitSettlement {
         self.settle("basic.ack", self.acker.ack(BasicAckOptions { multiple: false })).await
     }
 
-    /// RabbitMQ cannot wait before it delivers again: `after` is not kept (`Promises::delays` is false).
-    async fn nack(self: Box<Self>, _after: Duration) -> Result<(), TransportError> {
+    /// A message that has to wait is confirmed in the waiting room before it is acknowledged here. Where that fails it is
+    /// requeued and comes at once: better too early than lost.
+    async fn nack(self: Box<Self>, after: Duration) -> Result<(), TransportError> {
+        match self.session.room.take(&self.properties, &self.body, after).await {
+            Ok(true) => return self.ack().await,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, wait_ms = after.as_millis(), "a message cannot wait and comes again at once");
+            }
+        }
         let options = BasicNackOptions { multiple: false, requeue: true };
         self.settle("basic.nack", self.acker.nack(options)).await
     }

@@ -4,23 +4,27 @@
 //! cannot, so the error names the argument and what to do.
 
 use lapin::{
-    Channel, ExchangeKind,
+    Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
-use super::connection::{Broker, PRECONDITION_FAILED, amqp_error};
+use super::{
+    connection::{Broker, PRECONDITION_FAILED, amqp_error},
+    limits::{self, Refusal},
+};
 use crate::{
-    Destination, limits,
+    Destination,
+    limits::REPLY_QUEUE_KEPT,
     transport::{Inbox, TransportError},
 };
 
 /// The inbox's queue, its topics' exchanges, and a binding for everything between them.
 pub(super) async fn declare(broker: &Broker, inbox: &Inbox) -> Result<(), TransportError> {
     let connection = broker.connect("declare").await?;
-    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
     let queue = checked(Destination::queue(inbox.queue.as_str()))?;
-    declare_queue(broker, &channel, queue.clone(), inbox.temporary).await?;
+    declare_queue(broker, &connection, &queue, inbox).await?;
+    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
     for topic in &inbox.topics {
         let exchange = checked(Destination::topic(topic.as_str()))?;
         declare_exchange(broker, &channel, exchange.clone()).await?;
@@ -60,20 +64,56 @@ pub(super) async fn remove(broker: &Broker, inbox: &Inbox) -> Result<(), Transpo
     Ok(())
 }
 
+/// The queue, with a limit on deliveries that our attempts do not reach.
 async fn declare_queue(
     broker: &Broker,
-    channel: &Channel,
-    queue: ShortString,
-    temporary: bool,
+    connection: &Connection,
+    queue: &ShortString,
+    inbox: &Inbox,
 ) -> Result<(), TransportError> {
+    let quorum = broker.settings.quorum && !inbox.temporary;
+    let remedy = format!("delete the queue once it is empty, or set quorum = {} to use it as it is", !quorum);
+    let what = format!("queue {:?} at {}", queue.as_str(), broker.address);
+    let declared = |limit| declare_once(broker, connection, queue, inbox.temporary, limit);
+    let mismatch = |text: &str| TransportError::Misconfigured {
+        what: what.clone(),
+        cause: cause(text),
+        remedy: remedy.clone(),
+    };
+    let Some(text) = declared(quorum.then_some(limits::UNREACHED)).await? else { return Ok(()) };
+    let refusal = limits::judge(&text);
+    let Some(limit) = refusal.limit() else { return Err(mismatch(&text)) };
+    limits::allow(limit, inbox.attempts_max, &what)?;
+    let as_it_is = match refusal {
+        Refusal::Limited(limit) => i32::try_from(limit).ok(),
+        _ => None,
+    };
+    match declared(as_it_is).await? {
+        Some(text) => Err(mismatch(&text)),
+        None => Ok(()),
+    }
+}
+
+/// Declares the queue on a channel of its own, which a refusal closes. Returns the broker's words when it exists otherwise, or
+/// an argument is not known.
+async fn declare_once(
+    broker: &Broker,
+    connection: &Connection,
+    queue: &ShortString,
+    temporary: bool,
+    limit: Option<i32>,
+) -> Result<Option<String>, TransportError> {
     let kind = if broker.settings.quorum && !temporary { "quorum" } else { "classic" };
     let mut arguments = FieldTable::default();
     if temporary {
         // Not auto-delete: it has to outlive a lost connection of its consumer.
-        let unused_ms = u32::try_from(limits::REPLY_QUEUE_KEPT.as_millis()).unwrap_or(u32::MAX);
+        let unused_ms = u32::try_from(REPLY_QUEUE_KEPT.as_millis()).unwrap_or(u32::MAX);
         arguments.insert("x-expires".into(), AMQPValue::LongUInt(unused_ms));
     }
     arguments.insert("x-queue-type".into(), AMQPValue::LongString(LongString::from(kind)));
+    if let Some(limit) = limit {
+        arguments.insert(limits::ARGUMENT.into(), AMQPValue::LongInt(limit));
+    }
     let options = QueueDeclareOptions {
         passive: false,
         durable: true,
@@ -81,13 +121,14 @@ async fn declare_queue(
         auto_delete: false,
         nowait: false,
     };
+    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
     let declared = channel.queue_declare(queue.clone(), options, arguments);
-    let what = format!("queue {:?} at {}", queue.as_str(), broker.address);
-    let remedy = format!(
-        "delete the queue once it is empty, or set quorum = {} to use it as it is",
-        !broker.settings.quorum
-    );
-    judged(broker, "queue.declare", async { declared.await.map(drop) }, what, remedy).await
+    let answer = refused(broker, "queue.declare", async { declared.await.map(drop) }).await?;
+    if answer.is_none() {
+        // Hanging up is polite; the answer was what counted.
+        let _ = broker.bounded("channel.close", channel.close(200, "declared".into())).await;
+    }
+    Ok(answer)
 }
 
 async fn declare_exchange(
@@ -117,6 +158,18 @@ async fn judged(
     what: String,
     remedy: String,
 ) -> Result<(), TransportError> {
+    match refused(broker, call, declared).await? {
+        Some(text) => Err(TransportError::Misconfigured { what, cause: cause(&text), remedy }),
+        None => Ok(()),
+    }
+}
+
+/// Runs a declaration; the broker's words when it does not fit what exists.
+async fn refused(
+    broker: &Broker,
+    call: &'static str,
+    declared: impl Future<Output = lapin::Result<()>>,
+) -> Result<Option<String>, TransportError> {
     let mut mismatch = None;
     let answer = broker
         .bounded(call, async {
@@ -128,8 +181,8 @@ async fn judged(
         })
         .await;
     match mismatch {
-        Some(text) => Err(TransportError::Misconfigured { what, cause: cause(&text), remedy }),
-        None => answer,
+        Some(text) => Ok(Some(text)),
+        None => answer.map(|()| None),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Everything that the broker would close a channel over is refused here: names that are too long, headers that do not
 //! fit a frame, bodies above the limit.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use chrono::DateTime;
 use lapin::{
@@ -86,9 +86,52 @@ pub(super) fn decode(properties: &BasicProperties) -> Headers {
     all
 }
 
-/// `redelivered` is exact in this direction: false means that nobody was handed this message before.
-pub(super) fn repeat(redelivered: bool) -> Repeat {
-    if redelivered { Repeat::Possible } else { Repeat::First }
+/// What the broker adds to a message that it moves, and must not count twice when it moves it again.
+const DEATH: &str = "x-death";
+
+/// `redelivered` is exact in this direction: false means that nobody was handed this message before, unless it has waited
+/// between two attempts, which the broker writes on it.
+pub(super) fn repeat(redelivered: bool, properties: &BasicProperties) -> Repeat {
+    let moved = properties.headers().as_ref().is_some_and(|table| table.inner().contains_key(DEATH));
+    if redelivered || moved { Repeat::Possible } else { Repeat::First }
+}
+
+/// The properties of a message while it waits: its own, with the wait as expiration. Without what the broker wrote about its
+/// last wait, and without `user-id`, which only the user who sent it may set.
+pub(super) fn waiting(properties: &BasicProperties, wait: Duration) -> BasicProperties {
+    let mut table = FieldTable::default();
+    for (name, value) in properties.headers().iter().flat_map(|table| table.inner()) {
+        let of_the_broker = ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count"];
+        if !of_the_broker.iter().any(|prefix| name.as_str().starts_with(prefix)) {
+            table.insert(name.clone(), value.clone());
+        }
+    }
+    let mut all = BasicProperties::default()
+        .with_headers(table)
+        .with_delivery_mode(PERSISTENT)
+        .with_expiration(wait.as_millis().to_string().into());
+    type Set = fn(BasicProperties, ShortString) -> BasicProperties;
+    let texts: [(&Option<ShortString>, Set); 7] = [
+        (properties.content_type(), BasicProperties::with_content_type),
+        (properties.content_encoding(), BasicProperties::with_content_encoding),
+        (properties.correlation_id(), BasicProperties::with_correlation_id),
+        (properties.reply_to(), BasicProperties::with_reply_to),
+        (properties.message_id(), BasicProperties::with_message_id),
+        (properties.kind(), BasicProperties::with_type),
+        (properties.app_id(), BasicProperties::with_app_id),
+    ];
+    for (value, set) in texts {
+        if let Some(value) = value {
+            all = set(all, value.clone());
+        }
+    }
+    if let Some(priority) = properties.priority() {
+        all = all.with_priority(*priority);
+    }
+    match properties.timestamp() {
+        Some(timestamp) => all.with_timestamp(*timestamp),
+        None => all,
+    }
 }
 
 /// Which channel the rows of a key use: FNV-1a, the same in every process and version.
@@ -192,6 +235,27 @@ mod tests {
         assert_eq!(*message.properties.timestamp(), Some(1_795_222_923));
         assert_eq!(message.properties.content_type().as_ref().unwrap().as_str(), "application/json");
         assert_eq!(decode(&message.properties), row.wire_headers());
+    }
+
+    #[test]
+    fn a_message_that_waited_is_the_same_and_known_as_a_repeat() {
+        let sent = encode(&row("queue:shipping"), 10).unwrap().properties.with_user_id("shop".into());
+        assert_eq!(repeat(false, &sent), Repeat::First);
+        assert_eq!(repeat(true, &sent), Repeat::Possible);
+        let mut table = sent.headers().clone().unwrap();
+        table.insert("x-death".into(), AMQPValue::FieldArray(lapin::types::FieldArray::default()));
+        table.insert("x-first-death-queue".into(), AMQPValue::LongString("q".into()));
+        let back = sent.clone().with_headers(table);
+        assert_eq!(repeat(false, &back), Repeat::Possible);
+
+        let again = waiting(&back, Duration::from_millis(1_500));
+        assert_eq!(decode(&again), decode(&sent));
+        assert_eq!(again.expiration().as_ref().unwrap().as_str(), "1500");
+        assert_eq!(
+            (again.message_id(), again.kind(), again.timestamp()),
+            (sent.message_id(), sent.kind(), sent.timestamp())
+        );
+        assert_eq!((again.user_id(), again.delivery_mode()), (&None, &Some(2)));
     }
 
     #[test]

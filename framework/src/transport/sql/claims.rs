@@ -14,9 +14,13 @@ use uuid::Uuid;
 
 use super::{
     acks::Acks,
-    queue::{Claim, Shared},
+    queue::{BuryError, Claim, NewRow, Shared},
 };
-use crate::transport::TransportError;
+use crate::{
+    limits::CALL_TIMEOUT,
+    store::backend::IdempotencyKey,
+    transport::{OutgoingRow, TransportError},
+};
 
 /// What one consumer holds: in its buffer or handed out.
 pub(super) struct Claims {
@@ -87,6 +91,27 @@ impl Claims {
     pub(super) async fn nack(&self, claim: Claim, after: Duration) -> Result<(), TransportError> {
         let settle = || self.database.statements().nack(claim.id, claim.seq, after);
         let held = self.database.call("nack", settle).await?;
+        self.settled(claim, held)
+    }
+
+    /// Puts `letter` in the place of the claimed row.
+    pub(super) async fn bury(
+        &self,
+        claim: Claim,
+        letter: &OutgoingRow,
+        key: &IdempotencyKey,
+    ) -> Result<(), TransportError> {
+        let headers = serde_json::to_string(&letter.wire_headers())
+            .map_err(|error| TransportError::Database(format!("the headers have no JSON form: {error}")))?;
+        let row = NewRow::new(letter.destination.name(), letter, headers);
+        let burying = self.database.statements().bury(claim, &row, key);
+        let held = match tokio::time::timeout(CALL_TIMEOUT, burying).await {
+            Ok(Ok(held)) => held,
+            Ok(Err(BuryError::Statement(error))) => return Err(self.database.error("bury", Some(&error))),
+            Ok(Err(BuryError::Commit(error))) => return Err(TransportError::Database(error.to_string())),
+            Err(_) => return Err(self.database.error("bury", None)),
+        };
+        self.database.bell().send_replace(());
         self.settled(claim, held)
     }
 

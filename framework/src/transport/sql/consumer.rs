@@ -13,7 +13,8 @@ use super::{
 use crate::{
     backoff::Progress,
     headers::Headers,
-    transport::{Consumer, Delivery, Inbox, Repeat, Settlement, TransportError},
+    store::backend::IdempotencyKey,
+    transport::{Consumer, Delivery, Inbox, OutgoingRow, Repeat, Settlement, TransportError},
 };
 
 /// A consumer of a SQL queue.
@@ -199,6 +200,14 @@ impl Settlement for SqlSettlement {
 
     async fn nack(self: Box<Self>, after: Duration) -> Result<(), TransportError> {
         self.claims.nack(self.claim, after).await
+    }
+
+    async fn bury(
+        &mut self,
+        letter: &OutgoingRow,
+        key: &IdempotencyKey,
+    ) -> Option<Result<(), TransportError>> {
+        Some(self.claims.bury(self.claim, letter, key).await)
     }
 }
 

@@ -8,9 +8,12 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, family, micros},
+    queue::{BuryError, Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, family, micros},
 };
-use crate::{store::held::HeldTransaction, transport::Outcome};
+use crate::{
+    store::{attempts::AttemptRows, backend::IdempotencyKey, held::HeldTransaction},
+    transport::Outcome,
+};
 
 pub(super) struct MySql(pub(super) MySqlPool);
 
@@ -94,12 +97,7 @@ impl Statements for MySql {
         let begin = HeldTransaction::<sqlx::MySql>::begin(&self.0, "START TRANSACTION");
         let mut held = begin.await.map_err(not_written)?;
         for rows in chunks(rows) {
-            let mut insert =
-                QueryBuilder::new("INSERT INTO queue_message (queue, id, ordering_key, headers, body) ");
-            insert.push_values(rows, |mut values, row| {
-                values.push_bind(&row.queue).push_bind(row.id).push_bind(&row.ordering_key);
-                values.push_bind(&row.headers).push_bind(row.body.as_ref());
-            });
+            let mut insert = insert(rows);
             insert.build().persistent(false).execute(held.connection()).await.map_err(not_written)?;
         }
         held.commit().await.map_err(|error| error::not_committed(&error))
@@ -152,6 +150,20 @@ impl Statements for MySql {
         Ok(seqs.into_iter().filter(|seq| !left.contains(seq)).collect())
     }
 
+    async fn bury(&self, claim: Claim, letter: &NewRow, key: &IdempotencyKey) -> Result<bool, BuryError> {
+        let mut held = HeldTransaction::<sqlx::MySql>::begin(&self.0, "START TRANSACTION").await?;
+        let delete = sqlx::query("DELETE FROM queue_message WHERE seq = ? AND claimed_by = ?");
+        let deleted = delete.bind(claim.seq).bind(claim.id).execute(held.connection()).await?;
+        if deleted.rows_affected() == 0 {
+            held.rollback().await?;
+            return Ok(false);
+        }
+        insert(std::slice::from_ref(letter)).build().persistent(false).execute(held.connection()).await?;
+        sqlx::MySql::forget_attempts(held.connection(), key).await?;
+        held.commit().await?;
+        Ok(true)
+    }
+
     async fn nack(&self, claim: Uuid, seq: i64, after: Duration) -> Result<bool, sqlx::Error> {
         let nack = "UPDATE queue_message
                     SET claimed_by = NULL, claimed_until = NULL, visible_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND
@@ -169,6 +181,16 @@ impl MySql {
             format!("UPDATE queue_message SET {change} WHERE seq IN ({seqs}) AND claimed_by = X'{claim}'");
         sqlx::raw_sql(AssertSqlSafe(text)).execute(&self.0).await.map(drop)
     }
+}
+
+/// One statement that inserts `rows`.
+fn insert(rows: &[NewRow]) -> QueryBuilder<sqlx::MySql> {
+    let mut insert = QueryBuilder::new("INSERT INTO queue_message (queue, id, ordering_key, headers, body) ");
+    insert.push_values(rows, |mut values, row| {
+        values.push_bind(&row.queue).push_bind(row.id).push_bind(&row.ordering_key);
+        values.push_bind(&row.headers).push_bind(row.body.as_ref());
+    });
+    insert
 }
 
 /// `1,2,3`; a list that is empty would not be SQL, so there is always a 0, which no row has.

@@ -8,9 +8,12 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, family, micros},
+    queue::{BuryError, Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, family, micros},
 };
-use crate::{store::held::HeldTransaction, transport::Outcome};
+use crate::{
+    store::{attempts::AttemptRows, backend::IdempotencyKey, held::HeldTransaction},
+    transport::Outcome,
+};
 
 pub(super) struct Postgres(pub(super) PgPool);
 
@@ -99,13 +102,7 @@ impl Statements for Postgres {
         let not_written = |error| error::not_written(&error);
         let mut held =
             HeldTransaction::<sqlx::Postgres>::begin(&self.0, "BEGIN").await.map_err(not_written)?;
-        let insert = sqlx::query(INSERT)
-            .bind(rows.iter().map(|row| row.queue.as_str()).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.ordering_key.as_deref()).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.headers.as_str()).collect::<Vec<_>>())
-            .bind(rows.iter().map(|row| row.body.as_ref()).collect::<Vec<_>>());
-        insert.execute(held.connection()).await.map_err(not_written)?;
+        insert(rows).execute(held.connection()).await.map_err(not_written)?;
         held.commit().await.map_err(|error| error::not_committed(&error))
     }
 
@@ -143,6 +140,20 @@ impl Statements for Postgres {
             .await
     }
 
+    async fn bury(&self, claim: Claim, letter: &NewRow, key: &IdempotencyKey) -> Result<bool, BuryError> {
+        let mut held = HeldTransaction::<sqlx::Postgres>::begin(&self.0, "BEGIN").await?;
+        let delete = sqlx::query("DELETE FROM queue_message WHERE seq = $1 AND claimed_by = $2");
+        let deleted = delete.bind(claim.seq).bind(claim.id).execute(held.connection()).await?;
+        if deleted.rows_affected() == 0 {
+            held.rollback().await?;
+            return Ok(false);
+        }
+        insert(std::slice::from_ref(letter)).execute(held.connection()).await?;
+        sqlx::Postgres::forget_attempts(held.connection(), key).await?;
+        held.commit().await?;
+        Ok(true)
+    }
+
     async fn nack(&self, claim: Uuid, seq: i64, after: Duration) -> Result<bool, sqlx::Error> {
         let nack = "UPDATE queue_message
                     SET claimed_by = NULL, claimed_until = NULL, visible_at = now() + $3 * interval '1 microsecond'
@@ -150,4 +161,14 @@ impl Statements for Postgres {
         let nack = sqlx::query(nack).bind(seq).bind(claim).bind(micros(after));
         Ok(nack.execute(&self.0).await?.rows_affected() == 1)
     }
+}
+
+/// The insert of `rows`, in their order.
+fn insert(rows: &[NewRow]) -> sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    sqlx::query(INSERT)
+        .bind(rows.iter().map(|row| row.queue.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.ordering_key.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.headers.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.body.as_ref()).collect::<Vec<_>>())
 }

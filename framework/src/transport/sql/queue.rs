@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{doorbell, error};
 use crate::{
     limits::CALL_TIMEOUT,
-    store::{AnyPool, contention},
+    store::{AnyPool, backend::IdempotencyKey, contention, held::CommitError},
     transport::{Outcome, OutgoingRow, TransportError},
 };
 
@@ -55,6 +55,10 @@ pub(super) trait Statements: Send + Sync {
     /// Deletes the rows of those claims that still hold theirs, and returns the rows that are gone.
     async fn ack(&self, claims: &[Claim]) -> Result<Vec<i64>, sqlx::Error>;
 
+    /// Deletes the row of a claim that still holds it, inserts `letter` and forgets the attempts at `key`, in one transaction.
+    /// `false`: the claim does not hold the row any more, and nothing was done.
+    async fn bury(&self, claim: Claim, letter: &NewRow, key: &IdempotencyKey) -> Result<bool, BuryError>;
+
     /// Ends the claim; the row is due in `after`. `false`: the claim does not hold it any more.
     async fn nack(&self, claim: Uuid, seq: i64, after: Duration) -> Result<bool, sqlx::Error>;
 }
@@ -62,6 +66,15 @@ pub(super) trait Statements: Send + Sync {
 /// The name of a temporary queue up to its last dot, which its siblings share.
 pub(super) fn family(queue: &str) -> &str {
     queue.rfind('.').map_or(queue, |dot| &queue[..=dot])
+}
+
+/// Why a message was not put among the dead letters.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BuryError {
+    #[error(transparent)]
+    Statement(#[from] sqlx::Error),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
 }
 
 /// One claimed row.

@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::{
     error,
-    queue::{Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, family, micros},
+    queue::{BuryError, Claim, Claimed, Head, KEYS_MAX, NewRow, Statements, Targets, family, micros},
 };
 use crate::{
-    store::{held::HeldTransaction, sqlite::lock::file_lock},
+    store::{attempts::AttemptRows, backend::IdempotencyKey, held::HeldTransaction, sqlite::lock::file_lock},
     transport::Outcome,
 };
 
@@ -100,12 +100,7 @@ impl Statements for Sqlite {
         let mut held =
             HeldTransaction::<sqlx::Sqlite>::begin_immediate(&self.0).await.map_err(not_written)?;
         for rows in rows.chunks(INSERT_ROWS_MAX) {
-            let mut insert =
-                QueryBuilder::new("INSERT INTO queue_message (queue, id, ordering_key, headers, body) ");
-            insert.push_values(rows, |mut values, row| {
-                values.push_bind(&row.queue).push_bind(row.id).push_bind(&row.ordering_key);
-                values.push_bind(&row.headers).push_bind(row.body.as_ref());
-            });
+            let mut insert = insert(rows);
             insert.build().persistent(false).execute(held.connection()).await.map_err(not_written)?;
         }
         held.commit().await.map_err(|error| error::not_committed(&error))
@@ -143,6 +138,20 @@ impl Statements for Sqlite {
         sqlx::query_scalar(ACK).bind(list(&pairs)).fetch_all(&self.0).await
     }
 
+    async fn bury(&self, claim: Claim, letter: &NewRow, key: &IdempotencyKey) -> Result<bool, BuryError> {
+        let mut held = HeldTransaction::<sqlx::Sqlite>::begin_immediate(&self.0).await?;
+        let delete = sqlx::query("DELETE FROM queue_message WHERE seq = ? AND claimed_by = ?");
+        let deleted = delete.bind(claim.seq).bind(claim.id).execute(held.connection()).await?;
+        if deleted.rows_affected() == 0 {
+            held.rollback().await?;
+            return Ok(false);
+        }
+        insert(std::slice::from_ref(letter)).build().persistent(false).execute(held.connection()).await?;
+        sqlx::Sqlite::forget_attempts(held.connection(), key).await?;
+        held.commit().await?;
+        Ok(true)
+    }
+
     async fn nack(&self, claim: Uuid, seq: i64, after: Duration) -> Result<bool, sqlx::Error> {
         let nack = "UPDATE queue_message SET claimed_by = NULL, claimed_until = NULL,
                       visible_at = (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)) + ?3
@@ -160,6 +169,16 @@ impl Sqlite {
         let _writer = file_lock(&self.0).lock_owned().await;
         query.execute(&self.0).await
     }
+}
+
+/// One statement that inserts `rows`.
+fn insert(rows: &[NewRow]) -> QueryBuilder<sqlx::Sqlite> {
+    let mut insert = QueryBuilder::new("INSERT INTO queue_message (queue, id, ordering_key, headers, body) ");
+    insert.push_values(rows, |mut values, row| {
+        values.push_bind(&row.queue).push_bind(row.id).push_bind(&row.ordering_key);
+        values.push_bind(&row.headers).push_bind(row.body.as_ref());
+    });
+    insert
 }
 
 /// A JSON array for `json_each`. Text and integers always have a JSON form.
