@@ -72,6 +72,9 @@ impl Subject for MySql {
 async fn place_order<DB: Subject>(command: PlaceOrder, cx: Context) -> barid::Result<()> {
     let mut db = cx.unit_of_work::<DB>().await?;
     DB::insert(&mut db, command.order).await?;
+    if cx.headers().get(headers::REPLY_TO).is_some() {
+        cx.reply(OrderPlaced { order: command.order })?;
+    }
     cx.defer(Duration::from_secs(3_600), OrderPlaced { order: command.order })?;
     if cx.headers().get(headers::REPLY_TO).is_some() {
         cx.reply(OrderPlaced { order: command.order })?;

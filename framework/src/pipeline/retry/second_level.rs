@@ -150,8 +150,11 @@ async fn errors(cx: &mut IncomingContext, last: &Error) -> Vec<String> {
 /// says.
 async fn elsewhere(cx: &mut IncomingContext) -> Result<Option<bool>> {
     let core = cx.core();
-    let (Some(unit_of_work), Some(_)) = (&core.unit_of_work, core.idempotency) else { return Ok(None) };
-    let opening = Opening { key: Some(cx.key()), ..Opening::default() };
+    let (Some(unit_of_work), Some(idempotency)) = (&core.unit_of_work, core.idempotency) else {
+        return Ok(None);
+    };
+    let mark = idempotency.mark(cx.message())?;
+    let opening = Opening { key: Some(cx.key()), mark, ..Opening::default() };
     let (unit, found) = match unit_of_work.begin(cx.message(), &opening).await? {
         Begun::Fresh(unit) => (unit, None),
         Begun::Duplicate(unit) => (unit, Some(true)),
@@ -177,6 +180,8 @@ async fn bury(cx: &mut IncomingContext, first: Error, attempts: u32, second: Opt
         None => first,
     };
     let handler = cx.handler.map_or_else(|| core.handlers.names(cx.message()), str::to_owned);
+    // Before it is settled: told twice is better than never.
+    replying::given_up(&cx.context, &error).await;
     let mut settlement = cx.settlement.take();
     let message = cx.message().clone();
     let buried = core.bury(&mut settlement, &message, &error.to_string(), attempts, &handler).await;

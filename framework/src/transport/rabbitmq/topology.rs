@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Destination,
+    limits::REPLY_QUEUE_KEPT,
     transport::{Inbox, TransportError},
 };
 
@@ -106,7 +107,7 @@ async fn declare_once(
     let mut arguments = FieldTable::default();
     if temporary {
         // Not auto-delete: it has to outlive a lost connection of its consumer.
-        let unused_ms = u32::try_from(crate::limits::REPLY_QUEUE_KEPT.as_millis()).unwrap_or(u32::MAX);
+        let unused_ms = u32::try_from(REPLY_QUEUE_KEPT.as_millis()).unwrap_or(u32::MAX);
         arguments.insert("x-expires".into(), AMQPValue::LongUInt(unused_ms));
     }
     arguments.insert("x-queue-type".into(), AMQPValue::LongString(LongString::from(kind)));

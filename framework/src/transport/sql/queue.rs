@@ -63,6 +63,11 @@ pub(super) trait Statements: Send + Sync {
     async fn nack(&self, claim: Uuid, seq: i64, after: Duration) -> Result<bool, sqlx::Error>;
 }
 
+/// The name of a temporary queue up to its last dot, which its siblings share.
+pub(super) fn family(queue: &str) -> &str {
+    queue.rfind('.').map_or(queue, |dot| &queue[..=dot])
+}
+
 /// Why a message was not put among the dead letters.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BuryError {
