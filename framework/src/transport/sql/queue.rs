@@ -77,11 +77,6 @@ pub(super) enum BuryError {
     Commit(#[from] CommitError),
 }
 
-/// The name of a temporary queue up to its last dot, which its siblings share.
-pub(super) fn family(queue: &str) -> &str {
-    queue.rfind('.').map_or(queue, |dot| &queue[..=dot])
-}
-
 /// One claimed row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Claim {
