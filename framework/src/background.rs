@@ -3,7 +3,7 @@
 //! A task that fails or panics is logged, counted and started again after a pause that grows; a task that returns Ok is done.
 //! Stopping asks all of them, waits for a bounded time, and drops what still runs.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -11,13 +11,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backoff::Backoff,
     bus::BusCore,
     error::{Error, Result, panic_text},
     limits,
 };
-
-const PAUSE: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// One thing that runs while its bus runs.
 #[async_trait]
@@ -42,8 +40,9 @@ impl Running {
     pub(crate) fn start(core: &Arc<BusCore>) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        for task in &core.background {
-            tasks.spawn(supervise(Arc::clone(task), Arc::clone(core), stop.clone()));
+        core.vitals.tasks(core.background.iter().map(|task| task.name()));
+        for (place, task) in core.background.iter().enumerate() {
+            tasks.spawn(supervise(place, Arc::clone(task), Arc::clone(core), stop.clone()));
         }
         Self { tasks, stop }
     }
@@ -61,26 +60,26 @@ impl Running {
     }
 }
 
-async fn supervise(task: Arc<dyn Background>, core: Arc<BusCore>, stop: CancellationToken) {
-    let mut pause = PAUSE;
+async fn supervise(place: usize, task: Arc<dyn Background>, core: Arc<BusCore>, stop: CancellationToken) {
+    let mut pauses = Backoff::doubling(limits::ERROR_PAUSE, limits::ERROR_PAUSE_MAX).start();
     loop {
         let began = tokio::time::Instant::now();
         let ended = AssertUnwindSafe(task.run(&core, &stop)).catch_unwind().await;
         let error = match ended {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return core.vitals.task_ended(place, None),
             Ok(Err(error)) => error,
             Err(panic) => Error::new(format!("it panicked: {}", panic_text(panic.as_ref()))),
         };
+        core.vitals.task_ended(place, Some(&error));
         if stop.is_cancelled() {
             return;
         }
-        if began.elapsed() > PAUSE_MAX {
-            pause = PAUSE; // it had recovered
-        }
+        pauses.had_run(began.elapsed());
+        let pause = pauses.pause();
         tracing::error!(bus = core.name, task = task.name(), %error, retry_ms = pause.as_millis(), "a background task failed");
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+            () = tokio::time::sleep(pause) => core.vitals.task_restarted(place),
         }
     }
 }

@@ -1,30 +1,36 @@
 //! The bus: what puts transport, unit of work, pipeline and handlers together, and runs them.
 
-use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use tokio::sync::OnceCell;
 
 use crate::{
-    background::{Background, Running},
+    background::Background,
     codec::Codec,
     context::States,
     dead_letter::dead_letter,
     destination::Destination,
     error::{Error, Result},
+    health::{Health, Vitals},
     idempotency::{DuplicatePolicy, SqlIdempotency},
     incoming::Incoming,
     outbox::SqlOutbox,
     pipeline::{IncomingContext, OutgoingContext, Pipeline},
     retry::{AttemptStore, RetryPolicy},
     routing::{Handlers, Routes},
+    schedule::Scheduler,
     sender::Sender,
-    transport::{Delivery, Inbox, OutgoingRow, Transport, TransportError},
+    subscriptions::Subscriptions,
+    transport::{Delivery, Inbox, OutgoingRow, Transport},
     unit_of_work::UnitOfWork,
-    worker,
 };
 
 mod builder;
-pub use builder::{BuildError, BusBuilder, Problem};
+mod run;
+mod scheduling;
+mod sending;
+pub use builder::{BuildError, BusBuilder, Problem, WorkerSettings};
+pub use run::BusError;
 
 /// Receives messages and handles them. Built by [`Bus::builder`], run by [`Bus::run_until`].
 #[derive(Clone)]
@@ -39,27 +45,14 @@ pub struct Settings {
     pub parallelism: usize,
     /// How long running handlers may take when the bus stops.
     pub stop_grace: Duration,
+    /// Whether it only sends.
+    pub send_only: bool,
+    /// How it receives.
+    pub worker: WorkerSettings,
     /// Where messages go that were given up.
     pub dead_letters: Destination,
     /// Who set what: `code`, `default`, a file with line, or a variable.
     pub origins: BTreeMap<&'static str, String>,
-}
-
-/// What ends a running bus.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BusError {
-    /// The transport failed for good, or at the start.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// The unit of work is not ready: its database cannot be reached, or its schema does not fit.
-    #[error("the unit of work of bus {bus:?} is not ready: {cause}")]
-    UnitOfWork {
-        /// The bus.
-        bus: String,
-        /// What is wrong and what to do.
-        cause: Error,
-    },
 }
 
 pub(crate) struct BusCore {
@@ -71,14 +64,19 @@ pub(crate) struct BusCore {
     pub(crate) outgoing: Pipeline<OutgoingContext>,
     pub(crate) handlers: Handlers,
     pub(crate) routes: Routes,
+    pub(crate) subscriptions: Subscriptions,
+    /// What it subscribes to at its start, in a store that all share.
+    start_topics: Vec<String>,
     pub(crate) states: States,
     pub(crate) unit_of_work: Option<Arc<dyn UnitOfWork>>,
     pub(crate) outbox: Option<SqlOutbox>,
     pub(crate) idempotency: Option<SqlIdempotency>,
+    pub(crate) schedule: Option<Scheduler>,
     pub(crate) attempts: Arc<dyn AttemptStore>,
     pub(crate) policy: RetryPolicy,
     pub(crate) codec: Arc<dyn Codec>,
     pub(crate) background: Vec<Arc<dyn Background>>,
+    pub(crate) vitals: Vitals,
     sender: OnceCell<Sender>,
 }
 
@@ -95,51 +93,16 @@ impl Bus {
         &self.0.settings
     }
 
-    /// Makes the bus's queue, its subscriptions and the queue for dead letters, without receiving. [`Bus::run_until`] does it
-    /// too; call this before somebody sends to a bus that is not yet running.
-    ///
-    /// # Errors
-    /// When the broker cannot be reached or refuses.
-    pub async fn declare(&self) -> Result<(), BusError> {
-        let core = &self.0;
-        core.transport.declare(&core.inbox).await?;
-        core.transport.declare(&Inbox::new(core.settings.dead_letters.name())).await?;
-        Ok(())
+    /// The bus's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
     }
 
-    /// Declares the queue, receives and handles until `stop` is ready, then waits for the handlers that still run for as
-    /// long as the grace period says.
-    ///
-    /// Dropping the future instead stops at once: handlers are dropped and roll back, their messages come again.
-    ///
-    /// # Errors
-    /// [`BusError`] when the bus cannot start, or the transport fails in a way that trying again does not mend. Passing
-    /// failures are logged and retried.
-    pub async fn run_until(&self, stop: impl Future<Output = ()> + Send) -> Result<(), BusError> {
-        let core = &self.0;
-        if let Some(unit_of_work) = &core.unit_of_work {
-            unit_of_work
-                .ready()
-                .await
-                .map_err(|cause| BusError::UnitOfWork { bus: core.name.clone(), cause })?;
-        }
-        self.declare().await?;
-        let consumer = core.transport.consumer(&core.inbox).await?;
-        tracing::info!(
-            bus = core.name,
-            queue = core.inbox.queue,
-            commit_with_transaction = core.settings.commit_with_transaction,
-            origins = ?core.settings.origins,
-            parallelism = core.settings.parallelism,
-            outbox = core.outbox.is_some(),
-            idempotency = core.idempotency.is_some(),
-            "bus started"
-        );
-        let background = Running::start(core);
-        let result = worker::run(Arc::clone(core), consumer, stop).await;
-        background.stop().await;
-        tracing::info!(bus = core.name, "bus stopped");
-        result
+    /// How it is right now. Asks no server and waits for nothing: fit for a health check that is called often.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.0.vitals.snapshot(&self.0.name, self.0.settings.parallelism)
     }
 
     /// Handles one delivery and settles it. What [`Bus::run_until`] does with each delivery it receives; for tests and
@@ -188,7 +151,7 @@ impl BusCore {
         if rows.is_empty() {
             return Ok(());
         }
-        self.sender().await?.publish(rows).await
+        self.sender().await?.send_rows(rows).await
     }
 
     /// Moves a message to the dead letters.

@@ -8,7 +8,8 @@ use crate::{
     context::{Context, UnitSlot},
     error::{Disposition, Error, Result},
     limits,
-    pipeline::{IncomingContext, OutgoingContext},
+    pipeline::IncomingContext,
+    schedule::{self, Deferred, Scheduled},
     store::statement::Writes,
     transaction::Stage,
     transport::OutgoingRow,
@@ -36,7 +37,7 @@ impl std::fmt::Display for Failure {
 pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
     let core = cx.core();
     let transaction = cx.context.transaction().clone();
-    let rows = before_commit(cx).await.map_err(Failure::BeforeCommit)?;
+    let (rows, deferred) = before_commit(cx).await.map_err(Failure::BeforeCommit)?;
     transaction.complete();
     let (outbox, leaving) = if core.outbox.is_some() { (rows, Vec::new()) } else { (Vec::new(), rows) };
     let writes = Writes { outbox, statements: cx.context.take_writes() };
@@ -52,6 +53,9 @@ pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
     transaction.run(Stage::Commit).await.map_err(Failure::BeforeCommit)?;
     commit_unit(cx).await?;
     transaction.committing(true);
+    if let Some(schedule) = &core.schedule {
+        schedule.committed(deferred);
+    }
     core.send_all(&leaving).await.map_err(Failure::AfterCommit)?;
     if let Some(doorbell) = core.outbox.as_ref().and_then(|outbox| outbox.doorbell.as_ref()) {
         doorbell.ring();
@@ -59,25 +63,24 @@ pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
     transaction.run(Stage::AfterCommit).await.map_err(Failure::AfterCommit)
 }
 
-/// The before-commit stage: the users' actions, then what was sent becomes rows.
-async fn before_commit(cx: &mut IncomingContext) -> Result<Vec<OutgoingRow>> {
+/// The before-commit stage: the users' actions, then what was sent becomes rows, to leave now or later.
+async fn before_commit(cx: &mut IncomingContext) -> Result<(Vec<OutgoingRow>, Deferred)> {
     cx.context.transaction().run(Stage::BeforeCommit).await?;
     let core = cx.core();
     let staged = cx.context.take_staged();
     let mut rows = Vec::with_capacity(staged.len());
+    let mut deferred = Deferred { cancelled: cx.context.take_cancelled(), scheduled: Vec::new() };
     for message in staged {
-        let mut outgoing = OutgoingContext {
-            core: Arc::clone(&core),
-            cause: Some(cx.context.clone()),
-            message,
-            body: None,
-            row: None,
-        };
-        core.outgoing.run(&mut outgoing).await?;
+        let due = message.due;
         // A user's step that ends the pipeline before `route` swallows the message, on purpose.
-        rows.extend(outgoing.row);
+        let leaving = core.rows(message, Some(cx.context.clone())).await?;
+        match due {
+            Some(due) => deferred.scheduled.extend(leaving.into_iter().map(|row| Scheduled::new(row, due))),
+            None => rows.extend(leaving),
+        }
     }
-    Ok(rows)
+    schedule::stage(&core, &cx.context, &deferred)?;
+    Ok((rows, deferred))
 }
 
 /// Commits the unit of work if one is open.

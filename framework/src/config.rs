@@ -9,7 +9,12 @@
 //! Each key can be overridden by `BARID_BUS__<NAME>__<KEY>`, for instance `BARID_BUS__ORDERS__PARALLELISM=8`; in NAME every
 //! character that a variable cannot have is `_`. All problems are reported at once, with file and line.
 
-use std::{collections::BTreeMap, fmt, num::NonZeroUsize, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    path::Path,
+};
 
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -42,6 +47,25 @@ pub struct BusConfig {
     pub retry_pause_max_ms: Option<u64>,
     /// How long running handlers may take when the bus stops, in milliseconds. Default: 30,000.
     pub stop_grace_ms: Option<u64>,
+    /// The longest pause between two looks at the schedule, in milliseconds. Default: 1,000.
+    pub schedule_poll_ms: Option<u64>,
+    /// The pauses between looks while there is nothing to receive, in milliseconds, where the transport has to look. The last
+    /// one repeats. Default: 1, doubling up to 50.
+    pub receive_backoff_ms: Option<Vec<u64>>,
+    /// The pauses after receiving failed, in milliseconds. The last one repeats. Default: 100, doubling up to 5,000.
+    pub error_backoff_ms: Option<Vec<u64>>,
+    /// Messages that each instance takes a second at most; 0 is no limit. Default: no limit.
+    pub rate_limit_per_second: Option<u32>,
+    /// Messages that may be taken at once after a quiet time. Default: 1.
+    pub rate_limit_burst: Option<u32>,
+    /// Pauses receiving when this share of the messages fails, in percent; 0 is never. Default: never.
+    pub circuit_breaker_percent: Option<u8>,
+    /// With fewer messages than this in its window it never pauses. Default: 10.
+    pub circuit_breaker_messages_min: Option<NonZeroU32>,
+    /// How long a message is counted, in milliseconds. Default: 60,000.
+    pub circuit_breaker_window_ms: Option<NonZeroU64>,
+    /// How long receiving pauses, in milliseconds, at most 600,000. Default: 30,000.
+    pub circuit_breaker_pause_ms: Option<NonZeroU64>,
     /// The queue for messages that were given up. Default: `dead-letters`.
     pub dead_letter_queue: Option<String>,
     /// Where the settings came from, for the log.
@@ -174,6 +198,12 @@ fn overlay(table: &mut toml::Table, path: &[&str], value: &str) -> Vec<String> {
 fn scalar(text: &str) -> toml::Value {
     if let Ok(yes) = text.parse::<bool>() {
         return yes.into();
+    }
+    if text.starts_with('[')
+        && let Ok(mut list) = toml::from_str::<toml::Table>(&format!("list = {text}"))
+        && let Some(list) = list.remove("list")
+    {
+        return list;
     }
     match text.parse::<i64>() {
         Ok(number) => number.into(),

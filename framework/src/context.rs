@@ -22,6 +22,7 @@ use crate::{
     unit_of_work::Unit,
 };
 
+mod deferring;
 mod sending;
 
 pub(crate) type UnitSlot = Option<Box<dyn Unit>>;
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) unit: Arc<AsyncMutex<UnitSlot>>,
     /// What the handlers sent, in order; `None` once the context is completed.
     staged: Mutex<Option<Vec<Outgoing>>>,
+    /// What the handlers cancelled.
+    cancelled: Mutex<Vec<Uuid>>,
     /// What the closing text of the unit of work writes besides the outbox.
     writes: Mutex<Vec<Statement>>,
     /// Set by the retry step before the handlers run.
@@ -56,6 +59,7 @@ impl Context {
             transaction: TransactionContext::new(),
             unit: Arc::new(AsyncMutex::new(None)),
             staged: Mutex::new(Some(Vec::new())),
+            cancelled: Mutex::default(),
             writes: Mutex::new(Vec::new()),
             attempt: 1.into(),
             duplicate: false.into(),
@@ -115,7 +119,6 @@ impl Context {
 
     /// Adds a statement to the closing text of the unit of work, before the outbox rows. For what Barid itself keeps in the
     /// message's transaction; until the end of the before-commit stage.
-    #[allow(dead_code)] // sagas, replies and schedules write through it
     pub(crate) fn write(&self, statement: Statement) {
         self.0.writes.lock().unwrap_or_else(PoisonError::into_inner).push(statement);
     }

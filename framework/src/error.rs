@@ -70,6 +70,19 @@ impl Error {
     pub fn cause(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
         self.cause.as_ref()
     }
+
+    /// The first error of type `E` among the cause and the sources behind it.
+    #[must_use]
+    pub fn find<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self.cause.as_ref());
+        while let Some(at) = error {
+            if let Some(found) = at.downcast_ref() {
+                return Some(found);
+            }
+            error = at.source();
+        }
+        None
+    }
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Error {

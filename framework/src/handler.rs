@@ -218,6 +218,10 @@ pub(crate) trait Erased: Send + Sync {
     fn prepare(&self, codec: &dyn Codec, body: &[u8]) -> Result<Call, CodecError>;
     fn check(&self, provided: &Provided<'_>) -> Result<(), Vec<String>>;
     fn type_name(&self) -> &'static str;
+    /// The aggregate of its message, when it is known.
+    fn aggregate(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 pub(crate) struct Typed<H, M, Args> {
@@ -254,5 +258,9 @@ where
 
     fn type_name(&self) -> &'static str {
         std::any::type_name::<H>()
+    }
+
+    fn aggregate(&self) -> Option<&'static str> {
+        Some(M::AGGREGATE)
     }
 }

@@ -22,6 +22,14 @@ pub const CAUSATION_ID: &str = "barid-causation-id";
 pub const SENT_AT: &str = "barid-sent-at";
 /// The name of the bus that sent the message.
 pub const SOURCE: &str = "barid-source";
+/// Where an answer to the message goes: `queue:NAME` or `topic:NAME`. Set on everything that a bus with a queue sends.
+pub const REPLY_TO: &str = "barid-reply-to";
+/// On a reply: the id of the message that it answers.
+pub const IN_REPLY_TO: &str = "barid-in-reply-to";
+/// On an event: the topic that it was published to. Absent on what was sent to one queue.
+pub const TOPIC: &str = "barid-topic";
+/// On an event that extends others: their names, nearest first, separated by commas.
+pub const BASES: &str = "barid-bases";
 /// How the body is encoded, for instance `application/json`.
 pub const CONTENT_TYPE: &str = "content-type";
 /// W3C trace context.

@@ -51,6 +51,7 @@
 extern crate self as barid;
 
 mod background;
+pub mod backoff;
 pub mod bus;
 pub mod clock;
 pub mod codec;
@@ -62,6 +63,8 @@ pub mod destination;
 pub mod error;
 pub mod handler;
 pub mod headers;
+pub mod health;
+pub mod host;
 pub mod idempotency;
 pub mod incoming;
 pub mod limits;
@@ -69,14 +72,17 @@ pub mod message;
 pub mod outbox;
 pub mod pipeline;
 pub mod retry;
-mod routing;
+pub mod routing;
+pub mod schedule;
 pub mod sender;
 pub mod store;
+pub mod subscriptions;
 pub mod transaction;
 pub mod transport;
 pub mod unit_of_work;
 mod worker;
 
+pub use backoff::Backoff;
 pub use barid_macros::Message;
 pub use bus::{BuildError, Bus, BusBuilder, BusError};
 pub use config::{BusConfig, Config};
@@ -85,14 +91,20 @@ pub use destination::Destination;
 pub use error::{Disposition, Error, Result};
 pub use handler::{Attempt, FromContext, Handler, State};
 pub use headers::Headers;
+pub use health::{BusState, Health};
+pub use host::{Host, HostError, Liveness, RestartPolicy};
 pub use idempotency::{DuplicatePolicy, SqlIdempotency};
 pub use incoming::Incoming;
 pub use message::{Message, Outgoing};
 pub use outbox::{Doorbell, Outbox, SqlOutbox};
 pub use pipeline::{Next, Pipeline, Position, Step};
 pub use retry::RetryPolicy;
+pub use schedule::{MemorySchedule, Schedule, SqlSchedule};
 pub use sender::Sender;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use store::SqlSubscriptions;
 pub use store::{SqlUnitOfWork, UnitConnection};
+pub use subscriptions::{MemorySubscriptions, SubscriptionStore, Subscriptions};
 pub use transaction::{Stage, TransactionContext};
 pub use transport::Transport;
 #[cfg(feature = "kafka")]
@@ -103,3 +115,7 @@ pub use transport::rabbitmq::RabbitMq;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use transport::sql::SqlQueue;
 pub use unit_of_work::{HandWritten, UnitOfWork};
+pub use worker::{
+    breaker::{Circuit, CircuitBreaker},
+    rate::RateLimit,
+};

@@ -30,14 +30,93 @@ pub const PARALLELISM: usize = 16;
 /// Deliveries that a transport holds ready per consumer.
 pub const PREFETCH: u16 = 64;
 
-/// Attempts at handling one message before it becomes a dead letter.
-pub const ATTEMPTS_MAX: u32 = 5;
+/// Attempts at handling one message before it becomes a dead letter, the first included.
+pub const ATTEMPTS_MAX: u32 = 10;
+
+/// Attempts at handling one message that follow one another without a pause, the first included.
+pub const IMMEDIATE_ATTEMPTS_MAX: u32 = 2;
+
+/// The first pause between two attempts; doubles with each further one.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest pause between two attempts.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes of the error text that are kept of one failed attempt.
+pub const ATTEMPT_ERROR_BYTES_MAX: usize = 2_000;
+
+/// Error texts that are kept in memory of one message's attempts. A database keeps 32,000 characters of them.
+pub const ATTEMPT_ERRORS_MAX: usize = 20;
+
+/// Messages whose attempts are remembered at the same time by a bus without a database.
+pub const ATTEMPTS_REMEMBERED_MAX: usize = 100_000;
+
+/// Bytes of the cause that a dead letter carries: headers must fit the frame of every broker.
+pub const DEAD_CAUSE_BYTES_MAX: usize = 8_000;
 
 /// How long handlers that are running when the bus stops may take to finish.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
 
+/// How long an idle consumer waits before it looks again, where its transport has to look: first, and at most.
+pub const RECEIVE_PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest pause between two looks of an idle consumer.
+pub const RECEIVE_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// The pause after receiving failed for the first time. It doubles.
+pub const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause between failing receives.
+pub const ERROR_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How often a worker that waits gives a sign of life.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The longest pause of a circuit breaker. RabbitMQ closes channels whose deliveries stay unsettled for 30 minutes, and what
+/// was prefetched stays unsettled during a pause.
+pub const CIRCUIT_PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// How long handlers that were dropped after the grace period may take to be gone.
+pub const DROP_WAIT: Duration = Duration::from_secs(5);
+
+/// Where the text of an error in a health snapshot is cut, in bytes.
+pub const ERROR_TEXT_BYTES_MAX: usize = 2_000;
+
+/// The pause before a crashed bus of a host is started again. It doubles.
+pub const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause between restarts of a bus.
+pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How long one start or stop hook of a host may take.
+pub const HOOK_WAIT: Duration = Duration::from_secs(30);
+
 /// How long the background tasks of a bus may take to end when it stops.
 pub const BACKGROUND_STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// Furthest that a message can be deferred: a hundred years.
+pub const DEFER_MAX: Duration = Duration::from_secs(36_525 * 86_400);
+
+/// Latest time that a message can be scheduled at, in seconds since 1970: the end of the year 9999, which is MariaDB's.
+pub const SCHEDULE_AT_MAX_S: i64 = 253_402_300_799;
+
+/// Longest pause between two looks at the schedule: what a message of another process is late at most.
+pub const SCHEDULE_POLL: Duration = Duration::from_secs(1);
+
+/// Shortest pause between two looks at the schedule, unless a batch was full: what is due meanwhile leaves together.
+pub const SCHEDULE_POLL_MIN: Duration = Duration::from_millis(10);
+
+/// How long an instance that finds another one moving what is due waits before it looks again.
+pub const SCHEDULE_BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Scheduled messages that one transaction moves into the outbox.
+pub const SCHEDULE_BATCH_ROWS: u32 = 500;
+
+/// Scheduled messages that a bus without a database keeps in memory.
+pub const MEMORY_SCHEDULE_MAX: usize = 100_000;
+
+/// How often a bus without a database tries to send a message that is due, once a second.
+pub const MEMORY_SCHEDULE_TRIES: u32 = 60;
 
 /// Rows that a publisher has in flight unless it is told otherwise.
 ///
@@ -46,3 +125,12 @@ pub const WINDOW_ROWS_MAX: usize = 256;
 
 /// Bytes of bodies that a publisher has in flight.
 pub const WINDOW_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How long a publisher believes what a subscription store told it: what a subscription of another process takes to be seen.
+pub const SUBSCRIPTIONS_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// Topics whose subscribers a publisher remembers. For more it asks the store each time.
+pub const SUBSCRIPTION_TOPICS_MAX: usize = 1_000;
+
+/// Queues that may subscribe to one topic of a subscription store: one event becomes so many rows.
+pub const SUBSCRIBERS_MAX: usize = 1_000;

@@ -10,6 +10,7 @@ use crate::{
     codec::{Codec, CodecError},
     destination::Destination,
     headers::Headers,
+    schedule::Due,
 };
 
 /// A type that travels under a chosen, stable name.
@@ -32,6 +33,30 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     const NAME: &'static str;
     /// First half of the ordering key, and the topic that the event goes to. Default: the name up to its first dot.
     const AGGREGATE: &'static str = first_segment(Self::NAME);
+    /// The events that this one is as well: who handles one of them gets it too. Declared by `extends(..)`. Default: none.
+    const BASES: &'static [Base] = &[];
+}
+
+/// An event that other events extend. Made by the derive macro.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    name: &'static str,
+    aggregate: &'static str,
+    bases: &'static [Self],
+}
+
+impl Base {
+    /// The event `M` and what it extends itself.
+    #[must_use]
+    pub const fn of<M: Message>() -> Self {
+        Self { name: M::NAME, aggregate: M::AGGREGATE, bases: M::BASES }
+    }
+
+    /// The event of this name, whose type is not at hand; its aggregate is its first segment.
+    #[must_use]
+    pub const fn named(name: &'static str) -> Self {
+        Self { name, aggregate: first_segment(name), bases: &[] }
+    }
 }
 
 /// `name` up to its first dot, or all of it.
@@ -64,8 +89,18 @@ pub struct Outgoing {
     pub(crate) aggregate: String,
     pub(crate) key: Option<String>,
     pub(crate) to: Option<Destination>,
+    /// The events that it is as well, nearest first, each once.
+    pub(crate) bases: Vec<BaseName>,
     pub(crate) headers: Headers,
     pub(crate) body: Body,
+    /// When it leaves, unless that is with the commit.
+    pub(crate) due: Option<Due>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BaseName {
+    pub(crate) name: String,
+    pub(crate) aggregate: String,
 }
 
 pub(crate) enum Body {
@@ -76,7 +111,16 @@ pub(crate) enum Body {
 impl Outgoing {
     /// An outgoing `message` with a new UUIDv7 as id.
     pub fn new<M: Message>(message: M) -> Self {
-        Self::with_body(M::NAME, M::AGGREGATE, Body::Typed(Box::new(message)))
+        let mut outgoing = Self::with_body(M::NAME, M::AGGREGATE, Body::Typed(Box::new(message)));
+        let mut next = M::BASES.to_vec();
+        while !next.is_empty() {
+            let level = std::mem::take(&mut next);
+            for base in level {
+                outgoing.add_base(base.name, base.aggregate);
+                next.extend(base.bases);
+            }
+        }
+        outgoing
     }
 
     /// An outgoing message whose bytes are ready; `None` is a tombstone.
@@ -91,9 +135,24 @@ impl Outgoing {
             aggregate: aggregate.to_owned(),
             key: None,
             to: None,
+            bases: Vec::new(),
             headers: Headers::new(),
             body,
+            due: None,
         }
+    }
+
+    fn add_base(&mut self, name: &str, aggregate: &str) {
+        if name != self.name && self.bases.iter().all(|base| base.name != name) {
+            self.bases.push(BaseName { name: name.to_owned(), aggregate: aggregate.to_owned() });
+        }
+    }
+
+    /// Says that it is also an event of this name: who handles that one gets it too. For events without a type; a type says so
+    /// with `#[message(extends(..))]`.
+    pub fn extends(mut self, name: &str) -> Self {
+        self.add_base(name, first_segment(name));
+        self
     }
 
     /// Keeps it in order with all other messages of this key and the same aggregate.
@@ -148,6 +207,7 @@ impl fmt::Debug for Outgoing {
             .field("name", &self.name)
             .field("key", &self.key)
             .field("to", &self.to)
+            .field("bases", &self.bases)
             .finish_non_exhaustive()
     }
 }
@@ -161,5 +221,29 @@ mod tests {
         for (name, first) in [("orders.placed", "orders"), ("orders", "orders"), ("a.b.c", "a"), (".x", "")] {
             assert_eq!(first_segment(name), first);
         }
+    }
+
+    #[derive(Serialize, serde::Deserialize, crate::Message)]
+    #[message(name = "audit.entry", aggregate = "trail")]
+    struct Entry;
+
+    #[derive(Serialize, serde::Deserialize, crate::Message)]
+    #[message(name = "orders.placed", extends(Entry))]
+    struct Placed;
+
+    #[derive(Serialize, serde::Deserialize, crate::Message)]
+    #[message(name = "orders.placed_express", extends(Placed, "express.started", Entry))]
+    struct Express;
+
+    #[test]
+    fn bases_are_listed_nearest_first_and_each_once() {
+        let outgoing = Outgoing::new(Express);
+        let bases: Vec<_> =
+            outgoing.bases.iter().map(|base| (base.name.as_str(), base.aggregate.as_str())).collect();
+        assert_eq!(
+            bases,
+            [("orders.placed", "orders"), ("express.started", "express"), ("audit.entry", "trail")]
+        );
+        assert!(Outgoing::new(Entry).bases.is_empty());
     }
 }

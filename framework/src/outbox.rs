@@ -9,13 +9,8 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::{
-    codec::{Codec, Json},
-    destination::Destination,
-    error::Result,
-    message::Outgoing,
-    pipeline::outgoing,
-    routing::Routes,
-    store::backend::Backend,
+    codec::Codec, destination::Destination, error::Result, message::Outgoing, pipeline::outgoing::Desk,
+    store::backend::Backend, subscriptions::Subscriptions,
 };
 
 /// The outbox of a bus, in the database of its SQL unit of work. Needs `commit_with_transaction`.
@@ -79,27 +74,43 @@ impl Doorbell {
 #[derive(Clone)]
 #[must_use]
 pub struct Outbox {
-    source: String,
-    codec: Arc<dyn Codec>,
-    routes: Routes,
+    desk: Desk,
     doorbell: Option<Doorbell>,
 }
 
 impl Outbox {
     /// An outbox whose messages name `source` as their sender.
     pub fn new(source: impl Into<String>) -> Self {
-        Self { source: source.into(), codec: Arc::new(Json), routes: Routes::default(), doorbell: None }
+        Self { desk: Desk::new(source.into()), doorbell: None }
     }
 
     /// Where messages named `name` go.
     pub fn route(mut self, name: &str, to: Destination) -> Self {
-        self.routes.add(name, to);
+        self.desk.routes.add(name, to);
+        self
+    }
+
+    /// Where messages go whose name matches `pattern`; see [`BusBuilder::route_pattern`](crate::BusBuilder::route_pattern).
+    pub fn route_pattern(mut self, pattern: &str, to: Destination) -> Self {
+        self.desk.routes.add_pattern(pattern, to);
+        self
+    }
+
+    /// How topics are called; see [`BusBuilder::topic_names`](crate::BusBuilder::topic_names).
+    pub fn topic_names(mut self, convention: impl Fn(&str, &str) -> String + Send + Sync + 'static) -> Self {
+        self.desk.routes.set_topics(convention);
+        self
+    }
+
+    /// Who keeps the subscriptions of what is published: one row is inserted for each subscribed queue. Default: the transport.
+    pub fn subscriptions(mut self, subscriptions: Subscriptions) -> Self {
+        self.desk.subscriptions = subscriptions;
         self
     }
 
     /// Encodes bodies with `codec` instead of JSON.
     pub fn codec(mut self, codec: impl Codec) -> Self {
-        self.codec = Arc::new(codec);
+        self.desk.codec = Arc::new(codec);
         self
     }
 
@@ -109,7 +120,7 @@ impl Outbox {
         self
     }
 
-    /// Inserts one message. It leaves when the caller's transaction commits, and never when it rolls back.
+    /// Inserts one message: for where it says itself or its route says, or for the subscribers of an event. It leaves when the caller's transaction commits, and never when it rolls back.
     ///
     /// Call it last before the commit: order per key follows the order of the inserts, which serialises on the
     /// aggregate's row only after that row was written.
@@ -133,10 +144,14 @@ impl Outbox {
         transaction: &mut DB::Connection,
         messages: impl IntoIterator<Item = impl Into<Outgoing>> + Send,
     ) -> Result<()> {
-        let rows = messages
-            .into_iter()
-            .map(|message| outgoing::row(message.into(), &self.source, self.codec.as_ref(), &self.routes))
-            .collect::<Result<Vec<_>>>()?;
+        let messages: Vec<Outgoing> = messages.into_iter().map(Into::into).collect();
+        let mut rows = Vec::with_capacity(messages.len());
+        for mut message in messages {
+            if message.to.is_none() {
+                message.to = self.desk.routes.find(&message.name)?.cloned();
+            }
+            rows.extend(self.desk.rows(message).await?);
+        }
         if rows.is_empty() {
             return Ok(());
         }

@@ -19,6 +19,7 @@ pub(crate) mod outgoing;
 mod retry;
 mod route;
 mod serialize;
+mod subscriptions;
 mod trace;
 mod trace_context;
 mod unit_of_work;
@@ -32,6 +33,7 @@ pub use outgoing::OutgoingContext;
 /// |---|---|
 /// | `trace` | opens the span, logs one line a message |
 /// | `retry` | counts attempts, completes the transaction context, settles the delivery |
+/// | `subscriptions` | carries out subscribe requests when this bus keeps the subscriptions of its events |
 /// | `deserialize` | finds the handlers and decodes the message for each |
 /// | `unit_of_work` | begins it, with the idempotency record; commits it when `commit_with_transaction` is off |
 /// | `idempotency` | skips or marks a duplicate |
@@ -41,6 +43,7 @@ pub fn incoming_steps() -> Pipeline<IncomingContext> {
     Pipeline::new([
         Arc::new(trace::Trace) as Arc<dyn Step<IncomingContext>>,
         Arc::new(retry::Retry),
+        Arc::new(subscriptions::SubscribeRequests),
         Arc::new(deserialize::Deserialize),
         Arc::new(unit_of_work::UnitOfWorkStep),
         Arc::new(idempotency::Idempotency),
@@ -52,11 +55,11 @@ pub fn incoming_steps() -> Pipeline<IncomingContext> {
 ///
 /// | name | does |
 /// |---|---|
-/// | `default_headers` | sender, time, content type |
+/// | `default_headers` | sender, time, content type, bases |
 /// | `correlation` | conversation and cause |
 /// | `trace_context` | W3C trace context of the message being handled |
 /// | `serialize` | body to bytes |
-/// | `route` | where it goes; makes the outbox row |
+/// | `route` | where it goes: its owner, its topics or the queues that subscribed; makes the outbox row |
 #[must_use]
 pub fn outgoing_steps() -> Pipeline<OutgoingContext> {
     Pipeline::new([

@@ -1,5 +1,7 @@
 //! Sends messages that no outbox carries: those of a bus without one, dead letters, and those of programs that only send.
 //!
+//! It has the routes, topics, subscriptions and codec of a bus, and no handlers.
+//!
 //! One supervised task owns the publisher; callers wait for the outcome of exactly their rows. Anything but a positive
 //! confirm is an error.
 
@@ -9,12 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    codec::Json,
+    codec::Codec,
+    destination::Destination,
     error::{Error, Result},
     limits,
     message::Outgoing,
-    pipeline::outgoing,
-    routing::Routes,
+    pipeline::outgoing::Desk,
+    subscriptions::Subscriptions,
     transport::{Outcome, OutgoingRow, Publisher, Token, Transport, TransportError},
 };
 
@@ -23,7 +26,7 @@ type Job = (OutgoingRow, oneshot::Sender<Outcome>);
 /// Sends messages directly to a transport. Cheap to clone; the last clone that is dropped ends its task.
 #[derive(Clone)]
 pub struct Sender {
-    source: String,
+    desk: Desk,
     jobs: mpsc::Sender<Job>,
     task: Arc<AbortOnDropHandle<()>>,
 }
@@ -40,21 +43,65 @@ impl Sender {
         let publisher = transport.publisher().await?;
         let (jobs, queue) = mpsc::channel(limits::WINDOW_ROWS_MAX);
         let task = AbortOnDropHandle::new(tokio::spawn(run(publisher, queue)));
-        Ok(Self { source: source.into(), jobs, task: Arc::new(task) })
+        Ok(Self { desk: Desk::new(source.into()), jobs, task: Arc::new(task) })
     }
 
-    /// Sends one message and waits until the broker has confirmed it. It goes to its explicit destination, or to the topic
-    /// of its aggregate.
+    /// Where messages named `name` go.
+    #[must_use]
+    pub fn route(mut self, name: &str, to: Destination) -> Self {
+        self.desk.routes.add(name, to);
+        self
+    }
+
+    /// Where messages go whose name matches `pattern`; see [`BusBuilder::route_pattern`](crate::BusBuilder::route_pattern).
+    /// Patterns that leave the owner of a message open make sending it an error.
+    #[must_use]
+    pub fn route_pattern(mut self, pattern: &str, to: Destination) -> Self {
+        self.desk.routes.add_pattern(pattern, to);
+        self
+    }
+
+    /// How topics are called; see [`BusBuilder::topic_names`](crate::BusBuilder::topic_names).
+    #[must_use]
+    pub fn topic_names(mut self, convention: impl Fn(&str, &str) -> String + Send + Sync + 'static) -> Self {
+        self.desk.routes.set_topics(convention);
+        self
+    }
+
+    /// Who keeps the subscriptions of what is published. Default: the transport.
+    #[must_use]
+    pub fn subscriptions(mut self, subscriptions: Subscriptions) -> Self {
+        self.desk.subscriptions = subscriptions;
+        self
+    }
+
+    /// Encodes bodies with `codec` instead of JSON.
+    #[must_use]
+    pub fn codec(mut self, codec: impl Codec) -> Self {
+        self.desk.codec = Arc::new(codec);
+        self
+    }
+
+    /// Sends a command to the queue that its route or [`Outgoing::to`] names, and waits until the broker has confirmed it.
+    ///
+    /// # Errors
+    /// When there is no route for it, and when the broker did not confirm it; the text says whether it may have it all the same.
+    pub async fn send(&self, message: impl Into<Outgoing>) -> Result<()> {
+        let mut message = message.into();
+        self.desk.address(&mut message)?;
+        self.send_rows(&self.desk.rows(message).await?).await
+    }
+
+    /// Publishes an event to its subscribers, and waits until the broker has confirmed it.
     ///
     /// # Errors
     /// When the broker did not confirm it; the text says whether it may have it all the same.
-    pub async fn send(&self, message: impl Into<Outgoing>) -> Result<()> {
-        let row = outgoing::row(message.into(), &self.source, &Json, &Routes::default())?;
-        self.publish(std::slice::from_ref(&row)).await
+    pub async fn publish(&self, message: impl Into<Outgoing>) -> Result<()> {
+        self.send_rows(&self.desk.rows(message.into()).await?).await
     }
 
-    /// Publishes rows in their order and waits for all outcomes; the first bad one is the error.
-    pub(crate) async fn publish(&self, rows: &[OutgoingRow]) -> Result<()> {
+    /// Sends rows in their order and waits for all outcomes; the first bad one is the error.
+    pub(crate) async fn send_rows(&self, rows: &[OutgoingRow]) -> Result<()> {
         let mut waiting = Vec::with_capacity(rows.len());
         for row in rows {
             let (answer, outcome) = oneshot::channel();

@@ -7,6 +7,8 @@ pub(crate) mod attempts;
 pub mod backend;
 pub mod connection;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) mod contention;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod held;
 pub(crate) mod kept;
 #[cfg(feature = "mysql")]
@@ -15,6 +17,7 @@ mod mysql;
 pub mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+pub(crate) mod schedule;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod schema;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -22,10 +25,14 @@ pub(crate) mod shared;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod statement;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod subscriptions;
 pub(crate) mod unit;
 
 pub use backend::Backend;
 pub use connection::{Savepoint, UnitConnection};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use pool::{AnyPool, Dialect};
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use subscriptions::SqlSubscriptions;
 pub use unit::SqlUnitOfWork;

@@ -13,8 +13,10 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
+    backoff::Backoff,
     destination::Destination,
     headers::{self, Headers},
+    limits,
 };
 
 #[cfg(feature = "kafka")]
@@ -191,13 +193,21 @@ pub struct Inbox {
     pub topics: Vec<String>,
     /// Deliveries that may be handed out and not yet settled. Default: [`crate::limits::PREFETCH`].
     pub prefetch: u16,
+    /// How long to wait between looks while there is nothing to receive, where the transport has to look (the SQL queue, when
+    /// nobody rings). Default: 1 ms, doubling up to 50 ms.
+    pub poll: Backoff,
 }
 
 impl Inbox {
     /// The queue `queue`, without topics, with the default prefetch.
     #[must_use]
     pub fn new(queue: impl Into<String>) -> Self {
-        Self { queue: queue.into(), topics: Vec::new(), prefetch: crate::limits::PREFETCH }
+        Self {
+            queue: queue.into(),
+            topics: Vec::new(),
+            prefetch: limits::PREFETCH,
+            poll: Backoff::doubling(limits::RECEIVE_PAUSE, limits::RECEIVE_PAUSE_MAX),
+        }
     }
 
     /// Also what is published to `topic`.
@@ -216,6 +226,12 @@ pub trait Consumer: Send {
     /// # Errors
     /// When the connection is lost or refused. The consumer reconnects by itself: call again after a pause.
     async fn receive(&mut self) -> Result<Delivery, TransportError>;
+
+    /// How long ago the broker was last heard of: an answer to a look, or now while a connection is known to be open. `None`,
+    /// the default, is for a consumer that cannot tell: the worker then takes it for well as long as its own loop runs.
+    fn silent_for(&mut self) -> Option<Duration> {
+        None
+    }
 
     /// Stops receiving. Deliveries already handed out can still be settled while their settlement lives.
     ///
@@ -242,6 +258,28 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// When the broker cannot be reached or refuses.
     async fn consumer(&self, inbox: &Inbox) -> Result<Box<dyn Consumer>, TransportError>;
+
+    /// Also delivers to `queue` what is published to `topic` from now on, also to a consumer that runs. Makes both when they do
+    /// not exist. May be called by several processes at once; again it changes nothing.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    async fn subscribe(&self, queue: &str, topic: &str) -> Result<(), TransportError> {
+        self.declare(&Inbox::new(queue).topic(topic)).await
+    }
+
+    /// No longer delivers to `queue` what is published to `topic`. What is in the queue stays. Nothing changes when there was
+    /// no subscription, no such topic or no such queue.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses, and on a transport that has no subscriptions.
+    async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), TransportError> {
+        Err(TransportError::Misconfigured {
+            what: format!("subscription of queue {queue:?} to topic {topic:?}"),
+            cause: "this transport cannot end subscriptions".to_owned(),
+            remedy: "keep them in a store: Subscriptions::centralised(..)".to_owned(),
+        })
+    }
 
     /// A publisher of its own.
     ///

@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result},
     incoming::Incoming,
     retry::AttemptStore,
+    schedule::ScheduleStore,
     store::statement::{Opening, Writes},
 };
 
@@ -84,6 +85,8 @@ pub struct Capabilities {
     pub connection: Option<(std::any::TypeId, &'static str)>,
     /// Where attempts are kept; `None` keeps them in memory.
     pub attempts: Option<Arc<dyn AttemptStore>>,
+    /// Where scheduled messages are kept.
+    pub(crate) schedule: Option<Arc<dyn ScheduleStore>>,
 }
 
 /// Begins units of work. Given to [`BusBuilder::unit_of_work`](crate::BusBuilder::unit_of_work).

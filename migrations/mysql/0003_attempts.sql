@@ -6,7 +6,8 @@ CREATE TABLE IF NOT EXISTS attempts (
   -- The name of the bus.
   scope      VARCHAR(200) NOT NULL,
   attempts   INT          NOT NULL,
-  last_error TEXT,
+  -- What the failed attempts said, oldest first: JSON strings, separated by commas.
+  errors     TEXT,
   updated_at DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
   PRIMARY KEY (message_id, scope)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4 COLLATE = utf8mb4_bin;

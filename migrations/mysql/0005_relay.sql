@@ -22,8 +22,9 @@ CREATE TABLE IF NOT EXISTS relay_parked (
   headers            LONGTEXT      NOT NULL DEFAULT ('{}') CHECK (JSON_VALID(headers)),
   tracingspancontext TEXT,
   created_at         DATETIME(6)   NOT NULL,
-  -- poison: cannot be delivered. behind: could be, but not before an earlier row of its key.
-  state              VARCHAR(10)   NOT NULL CHECK (state IN ('poison', 'behind')),
+  -- poison: cannot be delivered, and holds its key. behind: could be, but not before an earlier row of its key.
+  -- skipped: cannot be delivered, and its route holds nobody back for it.
+  state              VARCHAR(10)   NOT NULL CHECK (state IN ('poison', 'behind', 'skipped')),
   attempts           INT           NOT NULL DEFAULT 0,
   last_error         TEXT,
   parked_at          DATETIME(6)   NOT NULL DEFAULT (UTC_TIMESTAMP(6)),

@@ -6,7 +6,8 @@ CREATE TABLE attempts (
   -- The name of the bus.
   scope      text        NOT NULL,
   attempts   integer     NOT NULL,
-  last_error text,
+  -- What the failed attempts said, oldest first: JSON strings, separated by commas.
+  errors     text,
   updated_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (message_id, scope)
 ) WITH (fillfactor = 70); -- room for the updates of a counter

@@ -22,8 +22,9 @@ CREATE TABLE relay_parked (
   headers            jsonb       NOT NULL DEFAULT '{}',
   tracingspancontext text,
   created_at         timestamptz NOT NULL,
-  -- poison: cannot be delivered. behind: could be, but not before an earlier row of its key.
-  state              text        NOT NULL CHECK (state IN ('poison', 'behind')),
+  -- poison: cannot be delivered, and holds its key. behind: could be, but not before an earlier row of its key.
+  -- skipped: cannot be delivered, and its route holds nobody back for it.
+  state              text        NOT NULL CHECK (state IN ('poison', 'behind', 'skipped')),
   attempts           integer     NOT NULL DEFAULT 0,
   last_error         text,
   parked_at          timestamptz NOT NULL DEFAULT now(),

@@ -6,7 +6,8 @@ CREATE TABLE attempts (
   -- The name of the bus.
   scope      TEXT    NOT NULL,
   attempts   INTEGER NOT NULL,
-  last_error TEXT,
+  -- What the failed attempts said, oldest first: JSON strings, separated by commas.
+  errors     TEXT,
   updated_at INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
   PRIMARY KEY (message_id, scope)
 ) STRICT, WITHOUT ROWID;

@@ -22,8 +22,9 @@ CREATE TABLE relay_parked (
   headers            TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(headers)),
   tracingspancontext TEXT,
   created_at         INTEGER NOT NULL,
-  -- poison: cannot be delivered. behind: could be, but not before an earlier row of its key.
-  state              TEXT    NOT NULL CHECK (state IN ('poison', 'behind')),
+  -- poison: cannot be delivered, and holds its key. behind: could be, but not before an earlier row of its key.
+  -- skipped: cannot be delivered, and its route holds nobody back for it.
+  state              TEXT    NOT NULL CHECK (state IN ('poison', 'behind', 'skipped')),
   attempts           INTEGER NOT NULL DEFAULT 0,
   last_error         TEXT,
   parked_at          INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),

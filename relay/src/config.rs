@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
-    lane::{Order, Window},
+    lane::{Order, Poison, Window},
     relay::Settings,
 };
 
@@ -111,6 +111,10 @@ pub struct RouteConfig {
     pub sink: String,
     /// `strict`, `pipelined` or `none`. Default: `pipelined` on Kafka, `strict` on the others.
     pub order: Option<Order>,
+    /// What becomes of a row that can never be delivered: `block_key` parks it and the later rows of its key, `skip` parks it
+    /// alone, `halt` stops the relay. Default: `block_key`.
+    #[serde(default)]
+    pub on_poison: Poison,
 }
 
 /// `[relay]`

@@ -13,12 +13,14 @@
 //! 6. Nor before everything of it in flight is answered; then it goes on with the earliest unsettled row (O).
 //! 7. A key that waits holds up no other.
 //! 8. A row is handed to the DELETE once, when it was confirmed; an unknown outcome is no confirmation (L).
-//! 9. After a permanent failure the row is parked, and the later rows of its key are parked behind it (O).
+//! 9. After a permanent failure the row is parked, and the later rows of its key are parked behind it (O); where the route says
+//!    `skip`, the row alone; where it says `halt`, nothing is parked and the row and the later ones of its key stay.
 //! 10. A row without a key, or without order, waits for nobody.
 //! 11. What is in flight on a sink stays within its window, in rows and in bytes; one row is let through, however large.
 //! 12. An answer counts for the row that it names while that is in flight, and for nothing else.
 //! 13. A row that was not confirmed is sent again after a pause, the same row with the same id.
 //! 14. A row that was taken leaves by the DELETE or by parking (L).
+//! 15. More keys than memory is meant for are never held: the lanes halt and say so.
 
 use std::{
     cmp::Reverse,
@@ -55,7 +57,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use self::terms::{KeyId, Order, Park, ParkState, Pushed, RowId, Stats, Way, Window};
+pub use self::terms::{Halted, KeyId, Order, Park, ParkState, Poison, Pushed, RowId, Stats, Way, Window};
 use self::{
     backoff::Backoff,
     chain::Chain,
@@ -89,6 +91,8 @@ pub struct Lanes {
     hasher: RandomState,
     /// Keys with a parked row, and the position of the first one.
     held: HashMap<KeyId, i64>,
+    held_max: usize,
+    halted: Option<Halted>,
     known: HashSet<RowId>,
     /// Deleted while a read was under way that may still have seen them.
     retired: Vec<RowId>,
@@ -113,6 +117,8 @@ impl Lanes {
             backoff,
             hasher: RandomState::new(),
             held: HashMap::new(),
+            held_max: usize::MAX,
+            halted: None,
             known: HashSet::new(),
             retired: Vec::new(),
             reading: false,
@@ -122,6 +128,19 @@ impl Lanes {
             #[cfg(test)]
             broken: None,
         }
+    }
+
+    /// The lanes halt when parked rows hold more keys than this. Without it there is no bound.
+    #[must_use]
+    pub fn held_max(mut self, keys: usize) -> Self {
+        self.held_max = keys;
+        self
+    }
+
+    /// Why the lanes can go no further, once they cannot. What is in flight is still to be settled.
+    #[must_use]
+    pub fn halted(&self) -> Option<&Halted> {
+        self.halted.as_ref()
     }
 
     /// Holds a key that has parked rows from an earlier run: its rows are parked behind them.
@@ -169,7 +188,7 @@ impl Lanes {
                 self.park_behind(id, 0);
                 return Pushed::Behind;
             }
-            self.held.insert(key, id.seq);
+            self.hold_behind(key, id);
         }
         self.stats.poison += 1;
         self.parks.push_back(Park { row: id, state: ParkState::Poison, attempts: 0, reason });

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    lane::{Lanes, RowId, Stats},
+    lane::{Halted, Lanes, RowId, Stats},
     sink::{self, OpenSink, Routes, Sink},
     source::{ReadRow, Source, SourceError, Want},
 };
@@ -71,6 +71,18 @@ pub enum RelayError {
         #[source]
         cause: barid::transport::TransportError,
     },
+    /// The relay stopped by itself, because going on would break a promise. What is not delivered is in the outbox.
+    #[error("source {source_name} has halted at row {seq} (message {id}): {reason}")]
+    Halted {
+        /// The source.
+        source_name: String,
+        /// The position of the row.
+        seq: i64,
+        /// Its message id.
+        id: uuid::Uuid,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// A task of the relay ended by a panic. This is a defect: report it.
     #[error(
         "source {source_name}: the relay's {task} task has died; this is a defect, please report it with the log"
@@ -88,6 +100,8 @@ enum End {
     Stopped,
     /// Another relay owned the source in between: what this one remembers is no longer true.
     Superseded,
+    /// Nothing more can be done until somebody decides.
+    Halted(Halted),
 }
 
 impl Relay {
@@ -132,6 +146,10 @@ impl Relay {
         while let Some(session) = Box::pin(opening::open(self, stop)).await? {
             match Box::pin(session.run(stop)).await? {
                 End::Stopped => break,
+                End::Halted(Halted { row, reason }) => {
+                    let source_name = self.source.name().to_owned();
+                    return Err(RelayError::Halted { source_name, seq: row.seq, id: row.id, reason });
+                }
                 End::Superseded => {
                     tracing::warn!(source = self.source.name(), "another relay took over; starting afresh");
                 }
@@ -177,6 +195,10 @@ impl Session<'_> {
                 gone = self.deleting.done() => self.lanes.gone(gone?),
                 () = sleep_until(wake.into()) => {}
                 () = stop.cancelled() => return self.drain().await.map(|()| End::Stopped),
+            }
+            if let Some(halted) = self.lanes.halted().cloned() {
+                self.drain().await?;
+                return Ok(End::Halted(halted));
             }
         }
     }

@@ -118,6 +118,7 @@ pub async fn relays(config: &Config) -> Result<Vec<Relay>, SetupError> {
         }
         for route in &config.route {
             builder = builder.route(&route.destination, &route.sink, config.order(route));
+            builder = builder.on_poison(route.on_poison);
         }
         relays.push(builder.build()?);
     }

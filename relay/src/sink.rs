@@ -188,7 +188,7 @@ pub async fn settled(sinks: &mut [OpenSink]) -> (usize, Vec<(Token, Outcome)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lane::Order;
+    use crate::lane::{Order, Poison};
 
     #[test]
     fn patterns() {
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_first_route_counts_and_an_unknown_destination_says_which_there_are() {
-        let way = |sink| Way { sink, order: Order::Strict };
+        let way = |sink| Way { sink, order: Order::Strict, poison: Poison::BlockKey };
         let route = |text: &str, sink| Route { destination: text.parse().unwrap(), way: way(sink) };
         let mut routes = Routes::new(vec![route("queue:a", 0), route("queue:*", 1)]);
         let to = |text: &str| text.parse::<Destination>().unwrap();

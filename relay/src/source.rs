@@ -113,7 +113,13 @@ pub trait Writer: Send {
 }
 
 /// Keys that parked rows may hold before the relay stops instead of filling its memory.
-pub const HELD_KEYS_MAX: i64 = 1_000_000;
+pub const HELD_KEYS_MAX: usize = 100_000;
+
+/// One more than may be, to see that there are too many.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+fn held_keys_asked() -> i64 {
+    i64::try_from(HELD_KEYS_MAX).map_or(i64::MAX, |keys| keys + 1)
+}
 
 /// What can go wrong between the relay and its source. No variant shows a password.
 #[derive(Debug, thiserror::Error)]
@@ -235,7 +241,7 @@ impl At<'_> {
     }
 
     fn not_too_many(self, keys: Vec<(String, String)>) -> Result<Vec<(String, String)>, SourceError> {
-        if keys.len() > usize::try_from(HELD_KEYS_MAX).unwrap_or(usize::MAX) {
+        if keys.len() > HELD_KEYS_MAX {
             return Err(SourceError::TooManyHeld { source_name: self.name.to_owned() });
         }
         Ok(keys)

@@ -62,9 +62,11 @@ async fn a_newer_schema_is_left_alone() {
         let database = Fresh::new(kind).await;
         let pool = database.pool().await;
         schema::apply(&pool).await.unwrap();
+        let newest = schema::migrations(pool.dialect()).last().unwrap().version;
         run(&pool, "INSERT INTO barid_schema (version, name, checksum) VALUES (99, 'future', 'x')").await;
         for error in [schema::check(&pool).await.unwrap_err(), schema::apply(&pool).await.unwrap_err()] {
-            assert!(matches!(error, SchemaError::Newer { found: 99, known: 5, .. }), "{kind:?}: {error}");
+            let refused = matches!(error, SchemaError::Newer { found: 99, known, .. } if known == newest);
+            assert!(refused, "{kind:?}: {error}");
             assert!(error.to_string().contains("update this program"), "{error}");
         }
         // The refusal left no lock behind.
@@ -98,7 +100,8 @@ async fn a_step_that_fails_is_named_and_leaves_no_lock() {
         assert!(error.to_string().contains("(idempotency)"), "{error}");
         run(&pool, "DROP VIEW idempotency").await;
         // MariaDB has no transaction around DDL: what came before the failed step stays.
-        let left = if matches!(kind, Kind::MariaDb) { 4 } else { 5 };
+        let all = schema::migrations(pool.dialect()).len();
+        let left = if matches!(kind, Kind::MariaDb) { all - 1 } else { all };
         assert_eq!(schema::apply(&pool).await.unwrap().len(), left, "{kind:?}");
         schema::check(&pool).await.unwrap();
     }

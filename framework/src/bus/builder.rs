@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    background::Background,
     codec::{Codec, Json},
     config::BusConfig,
     context::States,
@@ -15,13 +16,20 @@ use crate::{
     pipeline::{IncomingContext, OutgoingContext, Position, Step},
     retry::RetryPolicy,
     routing::{Handlers, Routes},
+    schedule::Scheduling,
+    subscriptions::Subscriptions,
     transport::{Inbox, Transport},
     unit_of_work::UnitOfWork,
 };
 
 mod build;
 mod problems;
+mod schedule;
+mod sending;
+mod workers;
 pub use problems::{BuildError, Problem};
+use workers::WorkerParts;
+pub use workers::WorkerSettings;
 
 /// Assembles a [`Bus`].
 #[must_use = "a builder does nothing until build() is called"]
@@ -32,12 +40,17 @@ pub struct BusBuilder {
     unit_of_work: Option<Arc<dyn UnitOfWork>>,
     outbox: Option<SqlOutbox>,
     idempotency: Option<SqlIdempotency>,
+    schedule: Option<Scheduling>,
     handlers: Handlers,
     routes: Routes,
+    subscriptions: Subscriptions,
+    wanted: Vec<sending::Wanted>,
+    background: Vec<Arc<dyn Background>>,
     states: States,
     codec: Arc<dyn Codec>,
     policy: RetryPolicy,
     parallelism: usize,
+    worker: WorkerParts,
     stop_grace: Duration,
     dead_letters: String,
     config: BusConfig,
@@ -54,12 +67,17 @@ impl BusBuilder {
             unit_of_work: None,
             outbox: None,
             idempotency: None,
+            schedule: None,
             handlers: Handlers::default(),
             routes: Routes::default(),
+            subscriptions: Subscriptions::native(),
+            wanted: Vec::new(),
+            background: Vec::new(),
             states: States::default(),
             codec: Arc::new(Json),
             policy: RetryPolicy::default(),
             parallelism: limits::PARALLELISM,
+            worker: WorkerParts::default(),
             stop_grace: limits::STOP_GRACE,
             dead_letters: "dead-letters".to_owned(),
             config: BusConfig::default(),
@@ -77,10 +95,12 @@ impl BusBuilder {
     /// Receives from this queue instead of the one named like the bus.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.inbox.queue = queue.into();
+        self.worker.queue_was_named = true;
         self
     }
 
-    /// Also receives what is published to `topic`.
+    /// Also receives what is published to `topic`: through the transport, or through a
+    /// [`Subscriptions::centralised`] store. [`BusBuilder::subscribe_to`] takes a type instead.
     pub fn subscribe(mut self, topic: impl Into<String>) -> Self {
         self.inbox.topics.push(topic.into());
         self

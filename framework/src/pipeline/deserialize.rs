@@ -14,11 +14,15 @@ impl Step<IncomingContext> for Deserialize {
     }
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
+        cx.says_nothing = true; // until it is read
         let core = cx.core();
         let message = cx.message();
-        let calls = core
-            .handlers
-            .of(&message.name)?
+        let handlers = core.handlers.of(message)?;
+        if handlers.is_empty() {
+            cx.outcome = "not for this bus";
+            return Ok(());
+        }
+        let calls = handlers
             .iter()
             .map(|handler| {
                 handler.prepare(core.codec.as_ref(), &message.body).map_err(|error| {
@@ -31,6 +35,7 @@ impl Step<IncomingContext> for Deserialize {
             })
             .collect::<Result<Vec<_>>>()?;
         cx.calls = calls;
+        cx.says_nothing = false;
         next.run(cx).await
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{IncomingContext, Next, Step};
-use crate::error::Result;
+use crate::error::{Disposition, Result};
 
 pub(super) struct Dispatch;
 
@@ -15,7 +15,9 @@ impl Step<IncomingContext> for Dispatch {
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
         for call in std::mem::take(&mut cx.calls) {
-            call(cx.context.clone()).await?;
+            let handled = call(cx.context.clone()).await;
+            cx.says_nothing = handled.as_ref().is_err_and(|error| error.disposition() == Disposition::Later);
+            handled?;
         }
         next.run(cx).await
     }

@@ -28,6 +28,8 @@ pub struct IncomingContext {
     pub(crate) duplicate: bool,
     /// How the commit failed when a step carried it out; the retry step knows what to do about it.
     pub(crate) failure: Option<Failure>,
+    /// Its end says nothing about whether handlers and commits work: the circuit breaker does not count it.
+    pub(crate) says_nothing: bool,
     /// What became of it, for the log.
     pub(crate) outcome: &'static str,
 }
@@ -42,6 +44,7 @@ impl IncomingContext {
             unit_is_open: false,
             duplicate: false,
             failure: None,
+            says_nothing: false,
             outcome: "handled",
         }
     }

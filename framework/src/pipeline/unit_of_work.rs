@@ -32,6 +32,7 @@ impl Step<IncomingContext> for UnitOfWorkStep {
                 unit
             }
             Begun::InProgress => {
+                cx.says_nothing = true;
                 return Err(Error::later("another delivery of this message is being handled right now"));
             }
         };

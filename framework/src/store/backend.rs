@@ -9,7 +9,12 @@ use sqlx::{Database, Pool, pool::PoolConnection};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
-use super::statement::{Opening, Writes};
+use super::{
+    attempts::AttemptRows,
+    schedule::ScheduleRows,
+    shared,
+    statement::{Opening, Statement, Writes},
+};
 use crate::{error::Result, transport::OutgoingRow};
 
 /// What makes a delivery recognisable: the message id within a scope (the bus's name).
@@ -56,7 +61,7 @@ pub enum Verdict {
 }
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
-pub trait Backend: Database + sealed::Sealed {
+pub trait Backend: Database + AttemptRows + ScheduleRows + sealed::Sealed {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;
 
@@ -80,10 +85,13 @@ pub trait Backend: Database + sealed::Sealed {
     /// it would be too large for one text.
     fn closing(writes: &Writes, prepared: bool) -> Option<String>;
 
-    /// The release and the statements, for a closing that is too large for one text.
-    fn release(writes: &Writes) -> String;
+    /// Runs one statement with bound parameters, and says how many rows it touched.
+    fn run(
+        connection: &mut Self::Connection,
+        statement: &Statement,
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
-    /// Ends the transaction with one text, or in three steps when the rows are too large for it.
+    /// Ends the transaction with one text, or step by step when it would be too large for that.
     fn commit(
         connection: &mut Self::Connection,
         writes: &Writes,
@@ -93,7 +101,10 @@ pub trait Backend: Database + sealed::Sealed {
             if let Some(text) = Self::closing(writes, prepared) {
                 return Self::simple(connection, text).await;
             }
-            Self::simple(connection, Self::release(writes)).await?;
+            Self::simple(connection, shared::RELEASE.to_owned()).await?;
+            for statement in &writes.statements {
+                Self::run(connection, statement).await?;
+            }
             if !writes.outbox.is_empty() {
                 Self::insert_outbox(connection, &writes.outbox).await?;
             }
@@ -115,20 +126,6 @@ pub trait Backend: Database + sealed::Sealed {
 
     /// What an error of the closing text means.
     fn verdict(error: &sqlx::Error) -> Verdict;
-
-    /// Counts a started attempt, or takes one back (`by` = 1 or -1), and returns the count afterwards.
-    fn count_attempt(
-        connection: &mut Self::Connection,
-        key: &IdempotencyKey,
-        by: i32,
-        error: Option<&str>,
-    ) -> impl Future<Output = Result<u32, sqlx::Error>> + Send;
-
-    /// Forgets the attempts of a message.
-    fn forget_attempts(
-        connection: &mut Self::Connection,
-        key: &IdempotencyKey,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 }
 
 /// Takes a connection out of its pool and drops it: whatever was open on it ends with it.

@@ -65,8 +65,13 @@ where
     ///
     /// # Errors
     /// [`CommitError`], which says whether the outcome is known.
-    pub async fn commit(mut self) -> Result<(), CommitError> {
-        match self.connection().execute("COMMIT").await {
+    pub async fn commit(self) -> Result<(), CommitError> {
+        self.commit_by("COMMIT").await
+    }
+
+    /// Commits with a text that begins with COMMIT and goes on to give back what the session holds.
+    pub(crate) async fn commit_by(mut self, text: &'static str) -> Result<(), CommitError> {
+        match self.connection().execute(text).await {
             Ok(_) => {
                 self.connection = None;
                 Ok(())

@@ -1,4 +1,7 @@
 //! MariaDB and MySQL.
 
+mod attempts;
+mod schedule;
+pub(super) mod subscriptions;
 mod text;
 mod unit;

@@ -1,4 +1,7 @@
 //! PostgreSQL.
 
+mod attempts;
+mod schedule;
+pub(super) mod subscriptions;
 mod text;
 mod unit;

@@ -19,6 +19,23 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+impl SchemaError {
+    /// Whether trying again without changing anything can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Missing { .. } | Self::Newer { .. } | Self::Changed { .. } | Self::Failed { .. } => false,
+            Self::Locked { .. } => true,
+            // Refused credentials, no such database, no permission: the classes of SQLSTATE for what somebody has to change.
+            Self::Database { cause: sqlx::Error::Database(said), .. } => !said
+                .code()
+                .is_some_and(|code| ["28", "3D", "42"].iter().any(|class| code.starts_with(class))),
+            Self::Database { cause: sqlx::Error::Configuration(_), .. } => false,
+            Self::Database { .. } => true,
+        }
+    }
+}
+
 /// One step of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
@@ -245,6 +262,8 @@ macro_rules! steps {
             step!($folder, "0003", 3, "attempts"),
             step!($folder, "0004", 4, "queue"),
             step!($folder, "0005", 5, "relay"),
+            step!($folder, "0006", 6, "schedule"),
+            step!($folder, "0008", 8, "subscriptions"),
         ]
     };
 }

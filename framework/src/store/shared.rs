@@ -25,7 +25,7 @@ pub(crate) fn verdict_by(
     }
 }
 
-const RELEASE: &str = "RELEASE SAVEPOINT barid_unit";
+pub(crate) const RELEASE: &str = "RELEASE SAVEPOINT barid_unit";
 const COMMIT: &str = ";COMMIT";
 
 /// How a database writes values into SQL text. Each appends one literal that holds nothing but hex and what the database's
@@ -123,13 +123,6 @@ pub(crate) fn closing_ended(mut out: String) -> Option<String> {
     (out.len() <= crate::limits::OUTBOX_TEXT_BYTES_MAX).then_some(out)
 }
 
-/// The release and everything but the outbox, for a closing that is too large for one text.
-pub(crate) fn release<L: Literals>(writes: &Writes) -> String {
-    let mut out = RELEASE.to_owned();
-    push_all::<L>(&mut out, &writes.statements);
-    out
-}
-
 /// Writes the values of [`OUTBOX_COLUMNS`].
 pub(crate) fn push_row<L: Literals>(out: &mut String, row: &OutgoingRow) {
     L::id(out, row.id);
@@ -167,6 +160,8 @@ pub(crate) fn headers_json(row: &OutgoingRow) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::store::statement::Statement;
 
@@ -234,8 +229,10 @@ mod tests {
         let mut writes = Writes { outbox: Vec::new(), statements: vec![statement] };
         let updated = "RELEASE SAVEPOINT barid_unit;UPDATE t SET a=-7,b=x,c=NULL";
         assert_eq!(closing::<Plain>(&writes).unwrap(), format!("{updated};COMMIT"));
-        assert_eq!(release::<Plain>(&writes), updated);
         writes.statements.push(Statement::new("SELECT ").id(Uuid::nil()));
-        assert_eq!(release::<Plain>(&writes), format!("{updated};SELECT {}", "0".repeat(32)));
+        assert_eq!(closing::<Plain>(&writes).unwrap(), format!("{updated};SELECT {};COMMIT", "0".repeat(32)));
+        let large = Bytes::from(vec![7; crate::limits::OUTBOX_TEXT_BYTES_MAX / 2]);
+        writes.statements.push(Statement::new("SELECT ").bytes(large));
+        assert_eq!(closing::<Plain>(&writes), None, "too large for text");
     }
 }

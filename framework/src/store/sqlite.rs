@@ -1,5 +1,8 @@
 //! SQLite.
 
+mod attempts;
 pub mod lock;
+mod schedule;
+pub(super) mod subscriptions;
 mod text;
 mod unit;

@@ -5,6 +5,7 @@
 //! and digits; there is no way to put other text into it.
 
 use bytes::Bytes;
+use sqlx::{Arguments, AssertSqlSafe, Database, Encode, IntoArguments, Type, query::Query};
 use uuid::Uuid;
 
 use super::{backend::IdempotencyKey, shared::Literals};
@@ -38,10 +39,9 @@ impl Writes {
 
 /// One SQL statement, without its closing semicolon.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Statement(Vec<Part>);
+pub struct Statement(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq)]
-#[allow(dead_code)] // sagas, replies and schedules are written with it
 enum Part {
     Sql(&'static str),
     Id(Uuid),
@@ -93,6 +93,46 @@ impl Statement {
     /// Bytes or NULL.
     pub(crate) fn bytes(self, bytes: impl Into<Option<Bytes>>) -> Self {
         self.with(bytes.into().map_or(Part::Null, Part::Bytes))
+    }
+
+    /// The statement with a placeholder for each value: what is too large for a text, or has a round trip of its own. `mark` writes
+    /// the placeholder of a number, `json` follows that of a JSON document.
+    pub(crate) fn bound<DB: Database>(
+        &self,
+        mark: impl Fn(usize) -> String,
+        json: &str,
+    ) -> Result<Query<'static, DB, DB::Arguments>, sqlx::Error>
+    where
+        DB::Arguments: IntoArguments<DB>,
+        Uuid: Encode<'static, DB> + Type<DB>,
+        i64: Encode<'static, DB> + Type<DB>,
+        String: Encode<'static, DB> + Type<DB>,
+        Vec<u8>: Encode<'static, DB> + Type<DB>,
+    {
+        let (mut sql, mut values) = (String::new(), DB::Arguments::default());
+        for part in &self.0 {
+            let added = match part {
+                Part::Sql(text) => {
+                    sql.push_str(text);
+                    continue;
+                }
+                // Without a value it would have a type of its own, which need not be the column's.
+                Part::Null => {
+                    sql.push_str("NULL");
+                    continue;
+                }
+                Part::Id(id) => values.add(*id),
+                Part::Int(int) => values.add(*int),
+                Part::Text(text) | Part::Json(text) => values.add(text.clone()),
+                Part::Bytes(bytes) => values.add(bytes.to_vec()),
+            };
+            added.map_err(sqlx::Error::Encode)?;
+            sql.push_str(&mark(values.len()));
+            if matches!(part, Part::Json(_)) {
+                sql.push_str(json);
+            }
+        }
+        Ok(sqlx::query_with(AssertSqlSafe(sql), values))
     }
 
     /// Appends the statement as `L` writes values.

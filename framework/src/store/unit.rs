@@ -16,6 +16,7 @@ use super::{
     backend::{Backend, IdempotencyKey, Opened, Recorded, Verdict, sever},
     connection::UnitConnection,
     kept::Kept,
+    schedule::SqlScheduleStore,
     statement::{Opening, Writes},
 };
 use crate::{
@@ -79,6 +80,7 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
             database: Some(DB::DISPLAY),
             connection: Some((std::any::TypeId::of::<DB>(), std::any::type_name::<DB>())),
             attempts: Some(Arc::new(SqlAttempts::new(Arc::clone(&self.kept)))),
+            schedule: Some(Arc::new(SqlScheduleStore(Arc::clone(&self.kept)))),
         }
     }
 

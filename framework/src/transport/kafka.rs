@@ -15,6 +15,7 @@
 //! | `client` | questions to the cluster, making topics |
 //! | `publisher`, `router`, `caretaker`, `held`, `producer`, `outcome` | sending: where the next row goes, who waits, what is in flight, what a report means |
 //! | `consumer`, `reader`, `desk`, `gate`, `offsets` | receiving: the async side, the thread, and the pure core between them |
+//! | `interest` | subscriptions that change while a consumer runs |
 //! | `wire` | headers and error codes |
 
 mod caretaker;
@@ -25,6 +26,7 @@ mod desk;
 mod faults;
 mod gate;
 mod held;
+mod interest;
 mod offsets;
 mod outcome;
 mod producer;
@@ -47,6 +49,7 @@ use self::{
     client::{Probe, blocking},
     consumer::KafkaConsumer,
     desk::{Bounds, Desk},
+    interest::Interests,
     publisher::KafkaPublisher,
     reader::Shared,
     settings::misconfigured,
@@ -66,6 +69,7 @@ use super::{Consumer, Inbox, Promises, Publisher, Transport, TransportError};
 #[derive(Clone, Debug)]
 pub struct Kafka {
     settings: Arc<Settings>,
+    interests: Interests,
 }
 
 impl Kafka {
@@ -76,7 +80,7 @@ impl Kafka {
     /// does not allow, or would break a promise; it names the property.
     pub fn new(settings: Settings) -> Result<Self, TransportError> {
         settings.check()?;
-        Ok(Self { settings: Arc::new(settings) })
+        Ok(Self { settings: Arc::new(settings), interests: Interests::default() })
     }
 
     /// The cluster at `brokers` (`host:port`, separated by commas) with the default settings; waits until it answers.
@@ -117,7 +121,8 @@ impl Transport for Kafka {
     }
 
     async fn consumer(&self, inbox: &Inbox) -> Result<Box<dyn Consumer>, TransportError> {
-        let topics = topics_of(inbox);
+        let interest = interest::of(&self.interests, &inbox.queue);
+        let topics = interest.topics(inbox);
         if let Some(topic) = self.ask(move |probe| probe.missing(&topics)).await?.pop_first() {
             let remedy = "declare the inbox before you receive from it";
             return Err(misconfigured(&format!("topic {topic:?}"), "it does not exist", remedy));
@@ -129,12 +134,25 @@ impl Transport for Kafka {
         };
         let shared = Arc::new(Shared {
             settings: Arc::clone(&self.settings),
+            interest,
             desk: Mutex::new(Desk::new(bounds)),
             news: Notify::new(),
             finished: Notify::new(),
         });
         reader::start(&shared, inbox)?;
         Ok(Box::new(KafkaConsumer { shared, inbox: inbox.clone() }))
+    }
+
+    /// Holds as long as this transport and its clones do; Kafka itself keeps no subscriptions.
+    async fn subscribe(&self, queue: &str, topic: &str) -> Result<(), TransportError> {
+        self.declare(&Inbox::new(queue).topic(topic)).await?;
+        interest::of(&self.interests, queue).add(topic);
+        Ok(())
+    }
+
+    async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), TransportError> {
+        interest::of(&self.interests, queue).remove(topic);
+        Ok(())
     }
 
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError> {

@@ -122,6 +122,13 @@ impl Transport for Memory {
         Ok(Box::new(MemoryConsumer { network: Arc::clone(&self.0), queue: inbox.queue.clone() }))
     }
 
+    async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), TransportError> {
+        if let Some(queues) = self.0.state().subscriptions.get_mut(topic) {
+            queues.remove(queue);
+        }
+        Ok(())
+    }
+
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError> {
         Ok(Box::new(MemoryPublisher { network: Arc::clone(&self.0), settled: Vec::new() }))
     }
@@ -156,6 +163,10 @@ impl Consumer for MemoryConsumer {
             }
             changed.await;
         }
+    }
+
+    fn silent_for(&mut self) -> Option<Duration> {
+        Some(Duration::ZERO)
     }
 
     async fn close(self: Box<Self>) -> Result<(), TransportError> {

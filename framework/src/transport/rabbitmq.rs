@@ -91,6 +91,10 @@ impl Transport for RabbitMq {
         Ok(Box::new(consumer::RabbitConsumer::open(self.broker.clone(), inbox.clone()).await?))
     }
 
+    async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), TransportError> {
+        topology::unbind(&self.broker, queue, topic).await
+    }
+
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError> {
         Ok(Box::new(publisher::RabbitPublisher::open(self.broker.clone()).await?))
     }

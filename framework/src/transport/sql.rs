@@ -111,6 +111,11 @@ impl Transport for SqlQueue {
         Ok(Box::new(SqlConsumer::start(self.database.clone(), inbox, self.lease)))
     }
 
+    async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), TransportError> {
+        let unsubscribe = || self.database.statements().unsubscribe(queue, topic);
+        self.database.call("unsubscribe", unsubscribe).await
+    }
+
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError> {
         Ok(Box::new(SqlPublisher::start(self.database.clone())))
     }

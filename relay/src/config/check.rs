@@ -94,7 +94,7 @@ fn one_of(section: &[&str; 2], keys: [(&str, bool); 2], say: &mut impl FnMut(&[&
     }
 }
 
-/// Where a value is that its type refuses: the words for `kind` and `order`.
+/// Where a value is that its type refuses: the words for `kind`, `order` and `on_poison`.
 pub(super) fn locate(leaves: &[Leaf], message: &str) -> String {
     let word =
         |leaf: &&Leaf| leaf.value.as_str().is_some_and(|value| message.split('`').nth(1) == Some(value));

@@ -33,7 +33,8 @@ pub(super) const SINK: &[Key] = &[
     ("properties", Kind::Properties),
 ];
 
-pub(super) const ROUTE: &[Key] = &[("destination", Kind::Text), ("sink", Kind::Text), ("order", Kind::Text)];
+pub(super) const ROUTE: &[Key] =
+    &[("destination", Kind::Text), ("sink", Kind::Text), ("order", Kind::Text), ("on_poison", Kind::Text)];
 
 pub(super) const RELAY: &[Key] = &[
     ("buffer_rows_max", Kind::Whole),

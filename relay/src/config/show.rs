@@ -22,8 +22,10 @@ impl fmt::Display for Config {
             let order = format!("{:?}", self.order(route)).to_lowercase();
             writeln!(
                 f,
-                "\n[[route]]\ndestination = {:?}\nsink = {:?}\norder = {order:?}",
-                route.destination, route.sink
+                "\n[[route]]\ndestination = {:?}\nsink = {:?}\norder = {order:?}\non_poison = {:?}",
+                route.destination,
+                route.sink,
+                route.on_poison.as_str()
             )?;
         }
         let relay = &self.relay;

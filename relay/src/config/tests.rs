@@ -59,6 +59,19 @@ fn a_good_file() {
 }
 
 #[test]
+fn a_route_says_what_becomes_of_poison() {
+    let text = GOOD.replace("sink = \"log\"", "sink = \"log\"\non_poison = \"halt\"");
+    let config = with(&text, &[("BARID_RELAY__ROUTE__0__ON_POISON", "skip")]).unwrap();
+    assert_eq!(
+        config.route.iter().map(|route| route.on_poison).collect::<Vec<_>>(),
+        [Poison::Skip, Poison::Halt]
+    );
+    assert!(config.to_string().contains("on_poison = \"halt\""), "{config}");
+    let wrong = text.replace("\"halt\"", "\"stop\"");
+    check(&wrong, &[], &["relay.toml:23: route.1.on_poison"]);
+}
+
+#[test]
 fn every_unknown_key_is_reported_with_its_line_and_the_nearest_key() {
     let text = GOOD
         .replace("window_rows_max", "window_row_max")

@@ -24,11 +24,13 @@ variants! {
     7 StopsForAWaitingKey: "nothing starts while a key waits"
     8 DeletesWhatIsUnknown: "an unknown outcome counts as a confirmation"
     9 ForgetsWhoIsBehind: "rows that are read after a parked row of their key are published"
+    9 SkipsTheWholeKey: "a route that skips holds the key of the row"
     10 OrdersTheUnordered: "rows of a route without order wait for one another"
     11 OverfillsTheWindow: "more rows are in flight than the window has room for"
     12 BelievesOldAnswers: "a second answer to an old token settles the row that has its place now"
     13 RetriesAtOnce: "a row that failed is sent again without a pause"
     14 DropsWhatFailed: "a row that failed is forgotten"
+    15 HoldsWithoutEnd: "as many keys are held as there are"
 }
 
 #[test]

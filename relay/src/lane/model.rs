@@ -21,6 +21,8 @@ use super::{
 pub(super) const SCHEDULES: u32 = 10_000;
 /// What the sinks have room for.
 const WINDOW_ROWS: usize = 5;
+/// Keys that may be held; of four there are.
+const HELD_MAX: usize = 2;
 /// The shortest pause of [`lanes`].
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
@@ -89,16 +91,19 @@ struct Model {
     in_flight: Vec<(usize, Token)>,
     answered: Vec<Token>,
     parked: HashMap<i64, ParkState>,
+    /// Whether any row was refused.
+    refused: bool,
     deleted: HashSet<i64>,
     /// The rows that were gone when the read that is under way began.
     reading: Option<HashSet<i64>>,
     now: Instant,
     order: Order,
+    poison: Poison,
 }
 
 impl Model {
-    fn new(order: Order, broken: Option<Broken>) -> Self {
-        let mut lanes = lanes(WINDOW_ROWS);
+    fn new(order: Order, poison: Poison, broken: Option<Broken>) -> Self {
+        let mut lanes = lanes(WINDOW_ROWS).held_max(HELD_MAX);
         lanes.broken = broken;
         Self {
             lanes,
@@ -106,10 +111,12 @@ impl Model {
             in_flight: Vec::new(),
             answered: Vec::new(),
             parked: HashMap::new(),
+            refused: false,
             deleted: HashSet::new(),
             reading: None,
             now: Instant::now(),
             order,
+            poison,
         }
     }
 
@@ -170,9 +177,27 @@ impl Model {
             Outcome::Confirmed | Outcome::Permanent(_) => (Is::Done, None),
             _ => (Is::Queued, Some(self.now)),
         };
+        self.refused |= matches!(outcome, Outcome::Permanent(_));
         self.answered.push(token);
         self.lanes.settle(token, outcome, self.now);
         self.collect();
+    }
+
+    /// Whether the lanes halted, and that they do so when they must and at no other time.
+    fn halts(&self) -> bool {
+        let held: HashSet<_> = self.parked_as(ParkState::Poison).filter_map(|at| self.rows[at].key).collect();
+        let must = match self.poison {
+            Poison::Halt => self.refused,
+            _ => self.order != Order::None && held.len() > HELD_MAX,
+        };
+        assert_eq!(self.lanes.halted().is_some(), must, "{:?}", self.lanes.halted());
+        assert!(self.poison != Poison::Halt || self.parked.is_empty(), "a row was parked instead");
+        must
+    }
+
+    fn parked_as(&self, state: ParkState) -> impl Iterator<Item = usize> {
+        let parked = self.parked.iter().filter(move |(_, is)| **is == state);
+        parked.map(|(seq, _)| usize::try_from(*seq).unwrap())
     }
 
     /// Parked and deleted rows are done; every row is one of them at most once.
@@ -182,6 +207,8 @@ impl Model {
             assert_ne!(self.rows[at].is, Is::InFlight, "row {at} was parked in flight");
             assert!(!self.rows[at].confirmed, "row {at} was parked and confirmed");
             self.rows[at].is = Is::Done;
+            let skips = self.poison == Poison::Skip;
+            assert_eq!(park.state == ParkState::Skipped, skips, "row {at} is parked as {:?}", park.state);
             assert!(self.parked.insert(park.row.seq, park.state).is_none());
             self.lanes.gone([park.row]);
         }
@@ -201,12 +228,10 @@ impl Model {
     }
 
     fn push(&mut self, key: Option<u8>, sink: usize) {
-        let way = Way { sink, order: self.order };
+        let way = Way { sink, order: self.order, poison: self.poison };
         let seq = i64::try_from(self.rows.len()).unwrap();
-        let behind = |poison: (&i64, &ParkState)| {
-            *poison.1 == ParkState::Poison && self.rows[usize::try_from(*poison.0).unwrap()].key == key
-        };
-        let held = self.order != Order::None && key.is_some() && self.parked.iter().any(behind);
+        let poisoned = self.parked_as(ParkState::Poison).any(|at| self.rows[at].key == key);
+        let held = self.order != Order::None && key.is_some() && poisoned;
         self.rows.push(Known { key, way, is: Is::Queued, failed: None, confirmed: false });
         let pushed = self.lanes.push(row(seq, key), way);
         assert_eq!(pushed, if held { Pushed::Behind } else { Pushed::New });
@@ -294,18 +319,20 @@ impl Model {
         assert_eq!(self.deleted.len() + self.parked.len(), self.rows.len(), "every row is deleted or parked");
         assert_eq!((self.lanes.rows(), self.lanes.bytes(), self.lanes.in_flight()), (0, 0, 0));
         assert!(self.lanes.chains.is_empty());
-        for (seq, _) in self.parked.iter().filter(|(_, state)| **state == ParkState::Behind) {
-            let key = self.rows[usize::try_from(*seq).unwrap()].key;
-            let poison = |at: &i64| self.rows[usize::try_from(*at).unwrap()].key == key && at < seq;
-            assert!(self.parked.iter().any(|(at, state)| *state == ParkState::Poison && poison(at)));
+        for behind in self.parked_as(ParkState::Behind) {
+            let poison = |at: usize| self.rows[at].key == self.rows[behind].key && at < behind;
+            assert!(self.parked_as(ParkState::Poison).any(poison), "row {behind} is parked behind nobody");
         }
     }
 }
 
-fn check(order: Order, ops: &[Op], broken: Option<Broken>) {
-    let mut model = Model::new(order, broken);
+fn check(order: Order, poison: Poison, ops: &[Op], broken: Option<Broken>) {
+    let mut model = Model::new(order, poison, broken);
     for op in ops {
         model.run(op);
+        if model.halts() {
+            return;
+        }
     }
     model.finish();
 }
@@ -331,8 +358,9 @@ pub(super) fn run(schedules: u32, seed: u64, broken: Option<Broken>) {
         Config { cases: schedules, failure_persistence: None, max_shrink_iters, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let order = prop_oneof![2 => Just(Order::Strict), 2 => Just(Order::Pipelined), 1 => Just(Order::None)];
-    let ran = runner.run(&(order, prop::collection::vec(op(), 1..100)), |(order, ops)| {
-        check(order, &ops, broken);
+    let poison = prop_oneof![Just(Poison::BlockKey), Just(Poison::Skip), Just(Poison::Halt)];
+    let ran = runner.run(&(order, poison, prop::collection::vec(op(), 1..100)), |(order, poison, ops)| {
+        check(order, poison, &ops, broken);
         Ok(())
     });
     if let Err(error) = ran {

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, time::Instant};
 
 use super::{
-    Due, KeyId, Lanes, Order, Park, ParkState, RowId,
+    Due, Halted, KeyId, Lanes, Order, Park, ParkState, Poison, RowId,
     slots::{Ix, Phase},
 };
 
@@ -64,8 +64,33 @@ impl Lanes {
         }
     }
 
-    /// The row is parked; the rows of its key behind it are parked with it.
+    /// The row can never be delivered.
     pub(super) fn refuse(&mut self, ix: Ix, reason: String) {
+        match self.slots[ix].way.poison {
+            Poison::BlockKey => self.block(ix, reason),
+            Poison::Skip if broken!(self, SkipsTheWholeKey) => self.block(ix, reason),
+            Poison::Skip => self.skip(ix, reason),
+            Poison::Halt => {
+                let row = RowId::of(&self.slots[ix].row);
+                let reason = format!("its route says halt: {reason}");
+                self.halted.get_or_insert(Halted { row, reason });
+            }
+        }
+    }
+
+    /// The row alone is parked, and its key goes on.
+    fn skip(&mut self, ix: Ix, reason: String) {
+        self.stats.skipped += 1;
+        let key = self.slots[ix].key;
+        let (row, attempts) = self.take(ix);
+        self.parks.push_back(Park { row, state: ParkState::Skipped, attempts, reason });
+        if let Some(key) = key {
+            self.settled(key);
+        }
+    }
+
+    /// The row is parked; the rows of its key behind it are parked with it.
+    fn block(&mut self, ix: Ix, reason: String) {
         let (key, next) = (self.slots[ix].key, self.slots[ix].next);
         let (id, attempts) = self.take(ix);
         let Some(key) = key else {
@@ -75,7 +100,7 @@ impl Lanes {
         };
         let first = self.held.get(&key).is_none_or(|poison| id.seq <= *poison);
         if first && !broken!(self, ForgetsWhoIsBehind) {
-            self.held.insert(key, id.seq);
+            self.hold_behind(key, id);
         }
         self.stats.poison += 1;
         self.parks.push_back(Park { row: id, state: ParkState::Poison, attempts, reason });
@@ -88,6 +113,18 @@ impl Lanes {
             }
         }
         self.settled(key);
+    }
+
+    /// The rows of a key after this one are to be parked behind it.
+    pub(super) fn hold_behind(&mut self, key: KeyId, row: RowId) {
+        self.held.insert(key, row.seq);
+        if self.held.len() > self.held_max && !broken!(self, HoldsWithoutEnd) {
+            let reason = format!(
+                "parked rows hold more than {} keys; look at relay_parked, repair the cause, and empty it",
+                self.held_max
+            );
+            self.halted.get_or_insert(Halted { row, reason });
+        }
     }
 
     pub(super) fn park_behind(&mut self, row: RowId, attempts: u32) {

@@ -34,6 +34,31 @@ pub enum Order {
     None,
 }
 
+/// What becomes of a row of this route that can never be delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Poison {
+    /// It is parked, and the later rows of its key behind it, until somebody decides: what keeps the order (O).
+    #[default]
+    BlockKey,
+    /// It is parked and its key goes on without it.
+    Skip,
+    /// The relay stops. The row and everything after it stay in the outbox.
+    Halt,
+}
+
+impl Poison {
+    /// As the configuration has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BlockKey => "block_key",
+            Self::Skip => "skip",
+            Self::Halt => "halt",
+        }
+    }
+}
+
 /// Where a row goes and in which order: the answer of the routes for one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
@@ -41,6 +66,8 @@ pub struct Way {
     pub sink: usize,
     /// The order that its route asks for.
     pub order: Order,
+    /// What a row does that can never be delivered.
+    pub poison: Poison,
 }
 
 /// How much may be in flight on one sink.
@@ -70,6 +97,8 @@ pub enum ParkState {
     Poison,
     /// It waits behind a poison row of its key.
     Behind,
+    /// It cannot be delivered, and nobody waits for it.
+    Skipped,
 }
 
 impl ParkState {
@@ -79,6 +108,7 @@ impl ParkState {
         match self {
             Self::Poison => "poison",
             Self::Behind => "behind",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -93,6 +123,15 @@ pub struct Park {
     /// How often it was published without success.
     pub attempts: u32,
     /// What the sink or the router said.
+    pub reason: String,
+}
+
+/// Why the lanes can go no further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Halted {
+    /// The row that was the last straw.
+    pub row: RowId,
+    /// What is wrong, and what to do.
     pub reason: String,
 }
 
@@ -111,6 +150,8 @@ pub struct Stats {
     pub poison: u64,
     /// Rows parked behind a poison row.
     pub behind: u64,
+    /// Rows parked without holding anybody back.
+    pub skipped: u64,
     /// Rows of a pipelined key that were confirmed before an earlier row of that key.
     pub breaks: u64,
 }

@@ -29,8 +29,8 @@ pub(super) fn lanes(rows_max: usize) -> Lanes {
     Lanes::new(&[window; SINKS], Backoff::new(Duration::from_millis(1), Duration::from_millis(50), 1))
 }
 
-const STRICT: Way = Way { sink: 0, order: Order::Strict };
-const PIPELINED: Way = Way { sink: 0, order: Order::Pipelined };
+const STRICT: Way = Way { sink: 0, order: Order::Strict, poison: Poison::BlockKey };
+const PIPELINED: Way = Way { order: Order::Pipelined, ..STRICT };
 
 fn start(lanes: &mut Lanes, sink: usize) -> Vec<(i64, Token)> {
     let mut started = Vec::new();
@@ -145,4 +145,45 @@ fn a_key_held_at_start_parks_its_rows() {
     let mut lanes = lanes(10);
     lanes.hold("order", "1");
     assert_eq!(lanes.push(row(2, Some(1)), STRICT), Pushed::Behind);
+}
+
+#[test]
+fn a_route_that_skips_goes_on_with_the_key() {
+    let mut lanes = lanes(10);
+    let way = Way { poison: Poison::Skip, ..STRICT };
+    lanes.push(row(1, Some(1)), way);
+    lanes.push(row(2, Some(1)), way);
+    let first = start(&mut lanes, 0);
+    lanes.settle(first[0].1, Outcome::Permanent("too large".to_owned()), Instant::now());
+    let parks: Vec<_> = lanes.take_parks(10).into_iter().map(|park| (park.row.seq, park.state)).collect();
+    assert_eq!(parks, [(1, ParkState::Skipped)]);
+    assert_eq!(seqs(&start(&mut lanes, 0)), [2]);
+    assert_eq!((lanes.held(), lanes.push(row(3, Some(1)), way)), (0, Pushed::New));
+}
+
+#[test]
+fn a_route_that_halts_leaves_everything_where_it_is() {
+    let mut lanes = lanes(10);
+    let way = Way { poison: Poison::Halt, ..STRICT };
+    for (seq, key) in [(1, 1), (2, 1), (3, 2)] {
+        lanes.push(row(seq, Some(key)), way);
+    }
+    let started = start(&mut lanes, 0);
+    lanes.settle(started[0].1, Outcome::Permanent("too large".to_owned()), Instant::now());
+    let halted = lanes.halted().unwrap();
+    assert!(halted.row.seq == 1 && halted.reason.contains("too large"), "{halted:?}");
+    lanes.settle(started[1].1, Outcome::Confirmed, Instant::now());
+    assert_eq!((lanes.parks_waiting(), seqs(&start(&mut lanes, 0)).len()), (0, 0));
+    assert_eq!(lanes.take_deletes(10).iter().map(|row| row.seq).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn more_held_keys_than_allowed_halt() {
+    let mut lanes = lanes(10).held_max(2);
+    for seq in 1..=3 {
+        assert!(lanes.halted().is_none(), "{seq}");
+        let key = seq.to_string();
+        lanes.push_refused(RowId { seq, id: Uuid::nil() }, Some(("order", &key)), "no route".to_owned());
+    }
+    assert!(lanes.halted().unwrap().reason.contains("more than 2 keys"));
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::Relay;
 use crate::{
-    lane::{Order, Stats, Way, backoff::Backoff},
+    lane::{Order, Poison, Stats, Way, backoff::Backoff},
     sink::{Pattern, Route, Routes, Sink},
     source::Source,
 };
@@ -75,7 +75,7 @@ pub struct BuildError {
 pub struct RelayBuilder {
     source: Arc<dyn Source>,
     sinks: Vec<Sink>,
-    routes: Vec<(String, String, Order)>,
+    routes: Vec<(String, String, Order, Poison)>,
     settings: Settings,
     doorbell: Doorbell,
 }
@@ -99,7 +99,15 @@ impl RelayBuilder {
 
     /// What matches `destination` (`queue:*`, `topic:orders`) goes to the sink named `sink`. The first route that matches counts.
     pub fn route(mut self, destination: impl Into<String>, sink: impl Into<String>, order: Order) -> Self {
-        self.routes.push((destination.into(), sink.into(), order));
+        self.routes.push((destination.into(), sink.into(), order, Poison::default()));
+        self
+    }
+
+    /// What becomes of rows of the route that was added last when they can never be delivered. Default: [`Poison::BlockKey`].
+    pub fn on_poison(mut self, poison: Poison) -> Self {
+        if let Some(route) = self.routes.last_mut() {
+            route.3 = poison;
+        }
         self
     }
 
@@ -138,7 +146,7 @@ impl RelayBuilder {
             }
         }
         let mut routes = Vec::new();
-        for (destination, sink, order) in &self.routes {
+        for (destination, sink, order, poison) in &self.routes {
             let pattern = destination.parse::<Pattern>().map_err(|error| problems.push(error.to_string()));
             let found = self.sinks.iter().position(|known| known.name == *sink);
             if found.is_none() {
@@ -149,7 +157,7 @@ impl RelayBuilder {
                 ));
             }
             if let (Ok(destination), Some(sink)) = (pattern, found) {
-                routes.push(Route { destination, way: Way { sink, order: *order } });
+                routes.push(Route { destination, way: Way { sink, order: *order, poison: *poison } });
             }
         }
         let settings = &self.settings;

@@ -7,7 +7,7 @@ use super::{Relay, RelayError, Session, complain::Complaints, deleting::Deleting
 use crate::{
     lane::{Lanes, Window},
     sink::OpenSink,
-    source::SourceError,
+    source::{HELD_KEYS_MAX, SourceError},
 };
 
 /// Claims the source, loads the keys that parked rows hold and opens the sinks. `None` when told to stop meanwhile.
@@ -43,7 +43,7 @@ async fn try_open(relay: &Relay) -> Result<Session<'_>, RelayError> {
     let (claim, reader) = relay.source.reader().await?;
     let mut writer = relay.source.writer().await?;
     let windows: Vec<Window> = relay.sinks.iter().map(|sink| sink.window).collect();
-    let mut lanes = Lanes::new(&windows, relay.settings.backoff());
+    let mut lanes = Lanes::new(&windows, relay.settings.backoff()).held_max(HELD_KEYS_MAX);
     // After the claim: nobody else can park anything now.
     for (aggregatetype, aggregateid) in writer.held_keys().await? {
         lanes.hold(&aggregatetype, &aggregateid);
@@ -75,7 +75,7 @@ impl RelayError {
         match self {
             Self::Source(error) => SourceError::is_transient(error),
             Self::Sink { cause, .. } => cause.is_transient(),
-            Self::TaskDied { .. } => false,
+            Self::TaskDied { .. } | Self::Halted { .. } => false,
         }
     }
 }

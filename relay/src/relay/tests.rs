@@ -21,6 +21,8 @@ use uuid::Uuid;
 use super::*;
 use crate::{lane::Order, source::sqlite::SqliteSource};
 
+mod poison;
+
 const SOON: Duration = Duration::from_secs(20);
 
 /// A broker that confirms, unless it was told another answer for a message name.

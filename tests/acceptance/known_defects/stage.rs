@@ -94,6 +94,7 @@ impl Stage {
                 attempts_max: 3,
                 pause: Duration::from_millis(1),
                 pause_max: Duration::from_millis(5),
+                ..RetryPolicy::default()
             })
     }
 

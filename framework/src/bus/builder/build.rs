@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::OnceCell;
 
-use super::{BuildError, BusBuilder, problems::Problems};
+use super::{BuildError, BusBuilder, problems::Problems, schedule::scheduler};
 use crate::{
     bus::{Bus, BusCore, Settings},
     destination::{Destination, checked_name},
     handler::Provided,
+    health::Vitals,
     pipeline::{incoming_steps, outgoing_steps},
     retry::MemoryAttempts,
+    schedule::Scheduler,
     unit_of_work::Capabilities,
 };
 
@@ -26,7 +28,9 @@ impl BusBuilder {
         let capabilities = self.unit_of_work.as_ref().map(|unit| unit.capabilities());
         self.check_commit_timing(&settings, capabilities.as_ref(), &mut problems);
         self.check_handlers(capabilities.as_ref(), &mut problems);
-        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics) {
+        let start_topics = self.subscribe_at_start(&mut problems);
+        for name in [&self.name, &self.inbox.queue].into_iter().chain(&self.inbox.topics).chain(&start_topics)
+        {
             problems.name(checked_name(name.clone()));
         }
         let mut incoming = incoming_steps();
@@ -48,7 +52,14 @@ impl BusBuilder {
         else {
             return Err(BuildError { bus: self.name, problems: problems.0 });
         };
+        let schedule = scheduler(self.schedule.as_ref(), capabilities.as_ref());
         Ok(Bus(Arc::new(BusCore {
+            background: self
+                .background
+                .into_iter()
+                .chain(schedule.iter().map(Scheduler::background))
+                .collect(),
+            schedule,
             attempts: capabilities
                 .and_then(|unit| unit.attempts)
                 .unwrap_or_else(|| Arc::new(MemoryAttempts::default())),
@@ -60,13 +71,15 @@ impl BusBuilder {
             outgoing,
             handlers: self.handlers,
             routes: self.routes,
+            subscriptions: self.subscriptions,
+            start_topics,
             states: self.states,
             unit_of_work: self.unit_of_work,
             outbox: self.outbox,
             idempotency: self.idempotency,
             policy: self.policy,
             codec: self.codec,
-            background: Vec::new(),
+            vitals: Vitals::default(),
             sender: OnceCell::new(),
         })))
     }
@@ -86,6 +99,7 @@ impl BusBuilder {
         if let Some(parallelism) = config.parallelism {
             self.parallelism = parallelism.get();
         }
+        self.check_schedule(config.schedule_poll_ms, problems);
         self.inbox.prefetch = config.prefetch.unwrap_or(self.inbox.prefetch);
         self.policy.attempts_max = config.attempts_max.unwrap_or(self.policy.attempts_max);
         let millis = |value: Option<u64>, code: Duration| value.map_or(code, Duration::from_millis);
@@ -98,12 +112,15 @@ impl BusBuilder {
                 "raise the one that is 0, or leave it out for its default",
             );
         }
+        let worker = self.effective_worker(&config, &mut origins, problems);
         let dead_letters =
             Destination::queue(config.dead_letter_queue.unwrap_or(std::mem::take(&mut self.dead_letters)));
         Some(Settings {
             commit_with_transaction: config.commit_with_transaction.or(code).unwrap_or(false),
             parallelism: self.parallelism,
             stop_grace: millis(config.stop_grace_ms, self.stop_grace),
+            send_only: self.worker.send_only,
+            worker: worker?,
             dead_letters: problems.name(dead_letters)?,
             origins,
         })
@@ -111,10 +128,14 @@ impl BusBuilder {
 
     /// What this bus keeps in the transaction of its unit of work, besides business rows.
     fn parts_in_the_transaction(&self) -> Vec<&'static str> {
-        [(self.outbox.is_some(), "an outbox"), (self.idempotency.is_some(), "idempotency")]
-            .into_iter()
-            .filter_map(|(asked_for, part)| asked_for.then_some(part))
-            .collect()
+        [
+            (self.outbox.is_some(), "an outbox"),
+            (self.idempotency.is_some(), "idempotency"),
+            (self.schedule_is_sql(), "a schedule"),
+        ]
+        .into_iter()
+        .filter_map(|(asked_for, part)| asked_for.then_some(part))
+        .collect()
     }
 
     fn check_commit_timing(
@@ -152,13 +173,14 @@ impl BusBuilder {
     }
 
     fn check_handlers(&self, capabilities: Option<&Capabilities>, problems: &mut Problems) {
-        if self.handlers.is_empty() {
+        if self.handlers.is_empty() && !self.worker.send_only {
             problems.add(
                 "BRD011",
                 "it has no handler",
-                "call .handler(..); a program that only sends uses Sender or Outbox",
+                "call .handler(..), or .send_only() for a bus that only sends",
             );
         }
+        self.check_send_only(problems);
         let provided = Provided { states: &self.states, unit_of_work: capabilities };
         for (name, handler) in self.handlers.iter() {
             for missing in handler.check(&provided).err().unwrap_or_default() {

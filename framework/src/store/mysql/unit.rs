@@ -1,7 +1,7 @@
 //! The unit of work's statements on MariaDB and MySQL.
 
 use sqlx::{
-    AssertSqlSafe, Executor, MySql, MySqlConnection, Pool, QueryBuilder, Row,
+    AssertSqlSafe, Executor, MySql, MySqlConnection, Pool, QueryBuilder,
     mysql::{MySqlDatabaseError, MySqlRow},
     raw_sql,
 };
@@ -11,7 +11,7 @@ use super::text;
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
+        backend::{self, Backend, Opened, Recorded, Verdict},
         schema,
         shared::{self, OUTBOX_COLUMNS},
         statement::{Opening, Statement, Writes, push_all},
@@ -60,8 +60,9 @@ impl Backend for MySql {
         shared::closing::<text::Text>(writes)
     }
 
-    fn release(writes: &Writes) -> String {
-        shared::release::<text::Text>(writes)
+    async fn run(connection: &mut MySqlConnection, statement: &Statement) -> Result<u64, sqlx::Error> {
+        let done = statement.bound::<Self>(|_| "?".to_owned(), "")?.execute(connection).await?;
+        Ok(done.rows_affected())
     }
 
     async fn insert_outbox(
@@ -96,45 +97,6 @@ impl Backend for MySql {
                 .try_downcast_ref::<MySqlDatabaseError>()
                 .is_some_and(|answer| !matches!(answer.number(), 1053 | 1077 | 1152 | 1317 | 1927))
         })
-    }
-
-    async fn count_attempt(
-        connection: &mut MySqlConnection,
-        key: &IdempotencyKey,
-        by: i32,
-        error: Option<&str>,
-    ) -> Result<u32, sqlx::Error> {
-        sqlx::query(
-            "INSERT INTO attempts(message_id,scope,attempts,last_error,updated_at) \
-             VALUES(?,?,greatest(?,0),?,UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE attempts=greatest(attempts+?,0),\
-             last_error=coalesce(?,last_error),updated_at=UTC_TIMESTAMP(6)",
-        )
-        .bind(key.message_id)
-        .bind(&key.scope)
-        .bind(by)
-        .bind(error)
-        .bind(by)
-        .bind(error)
-        .execute(&mut *connection)
-        .await?;
-        let row = sqlx::query("SELECT attempts FROM attempts WHERE message_id=? AND scope=?")
-            .bind(key.message_id)
-            .bind(&key.scope)
-            .fetch_one(connection)
-            .await?;
-        Ok(row.try_get::<i32, _>(0)?.unsigned_abs())
-    }
-
-    async fn forget_attempts(
-        connection: &mut MySqlConnection,
-        key: &IdempotencyKey,
-    ) -> Result<(), sqlx::Error> {
-        sqlx::query("DELETE FROM attempts WHERE message_id=? AND scope=?")
-            .bind(key.message_id)
-            .bind(&key.scope)
-            .execute(connection)
-            .await?;
-        Ok(())
     }
 }
 

@@ -1,8 +1,7 @@
 //! The unit of work's statements on PostgreSQL.
 
 use sqlx::{
-    AssertSqlSafe, Executor, PgConnection, Pool, Postgres, Row, error::DatabaseError, postgres::PgRow,
-    raw_sql,
+    AssertSqlSafe, Executor, PgConnection, Pool, Postgres, error::DatabaseError, postgres::PgRow, raw_sql,
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -10,7 +9,7 @@ use super::text;
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
+        backend::{self, Backend, Opened, Recorded, Verdict},
         schema,
         shared::{self, OUTBOX_COLUMNS},
         statement::{Opening, Statement, Writes, push_all},
@@ -76,8 +75,9 @@ impl Backend for Postgres {
         }
     }
 
-    fn release(writes: &Writes) -> String {
-        shared::release::<text::Text>(writes)
+    async fn run(connection: &mut PgConnection, statement: &Statement) -> Result<u64, sqlx::Error> {
+        let done = statement.bound::<Self>(|n| format!("${n}"), "::jsonb")?.execute(connection).await?;
+        Ok(done.rows_affected())
     }
 
     async fn insert_outbox(connection: &mut PgConnection, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
@@ -115,36 +115,6 @@ impl Backend for Postgres {
 
     fn verdict(error: &sqlx::Error) -> Verdict {
         shared::verdict_by(error, answers_for_the_transaction)
-    }
-
-    async fn count_attempt(
-        connection: &mut PgConnection,
-        key: &IdempotencyKey,
-        by: i32,
-        error: Option<&str>,
-    ) -> Result<u32, sqlx::Error> {
-        let row = sqlx::query(
-            "INSERT INTO attempts(message_id,scope,attempts,last_error,updated_at) \
-             VALUES($1,$2,greatest($3,0),$4,clock_timestamp()) ON CONFLICT(message_id,scope) DO UPDATE SET \
-             attempts=greatest(attempts.attempts+$3,0),last_error=coalesce($4,attempts.last_error),\
-             updated_at=clock_timestamp() RETURNING attempts",
-        )
-        .bind(key.message_id)
-        .bind(&key.scope)
-        .bind(by)
-        .bind(error)
-        .fetch_one(connection)
-        .await?;
-        Ok(row.try_get::<i32, _>(0)?.unsigned_abs())
-    }
-
-    async fn forget_attempts(connection: &mut PgConnection, key: &IdempotencyKey) -> Result<(), sqlx::Error> {
-        sqlx::query("DELETE FROM attempts WHERE message_id=$1 AND scope=$2")
-            .bind(key.message_id)
-            .bind(&key.scope)
-            .execute(connection)
-            .await?;
-        Ok(())
     }
 }
 

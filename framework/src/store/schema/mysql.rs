@@ -20,7 +20,7 @@ const COLUMNS: &[(u32, &str)] = &[
          FROM outbox LIMIT 0",
     ),
     (2, "SELECT message_id, scope, handled_at, reply FROM idempotency LIMIT 0"),
-    (3, "SELECT message_id, scope, attempts, last_error, updated_at FROM attempts LIMIT 0"),
+    (3, "SELECT message_id, scope, attempts, errors, updated_at FROM attempts LIMIT 0"),
     (4, "SELECT queue, declared_at FROM queue_declared LIMIT 0"),
     (4, "SELECT topic, queue FROM queue_subscription LIMIT 0"),
     (
@@ -33,6 +33,11 @@ const COLUMNS: &[(u32, &str)] = &[
         5,
         "SELECT source, id, seq, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext, \
          created_at, state, attempts, last_error, parked_at FROM relay_parked LIMIT 0",
+    ),
+    (
+        6,
+        "SELECT id, due_at, created_at, message_id, destination, aggregatetype, aggregateid, `type`, payload, headers, \
+         tracingspancontext FROM schedule LIMIT 0",
     ),
 ];
 

@@ -1,7 +1,7 @@
 //! The unit of work's statements on SQLite.
 
 use sqlx::{
-    AssertSqlSafe, Executor, Pool, QueryBuilder, Row, Sqlite, SqliteConnection, raw_sql, sqlite::SqliteRow,
+    AssertSqlSafe, Executor, Pool, QueryBuilder, Sqlite, SqliteConnection, raw_sql, sqlite::SqliteRow,
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -9,7 +9,7 @@ use super::{lock, text};
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
+        backend::{self, Backend, Opened, Recorded, Verdict},
         schema,
         shared::{self, OUTBOX_COLUMNS},
         statement::{Opening, Statement, Writes, push_all},
@@ -55,8 +55,9 @@ impl Backend for Sqlite {
         shared::closing::<text::Text>(writes)
     }
 
-    fn release(writes: &Writes) -> String {
-        shared::release::<text::Text>(writes)
+    async fn run(connection: &mut SqliteConnection, statement: &Statement) -> Result<u64, sqlx::Error> {
+        let done = statement.bound::<Self>(|_| "?".to_owned(), "")?.execute(connection).await?;
+        Ok(done.rows_affected())
     }
 
     async fn insert_outbox(
@@ -92,39 +93,6 @@ impl Backend for Sqlite {
         shared::verdict_by(error, |answer| {
             answer.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff != 10)
         })
-    }
-
-    async fn count_attempt(
-        connection: &mut SqliteConnection,
-        key: &IdempotencyKey,
-        by: i32,
-        error: Option<&str>,
-    ) -> Result<u32, sqlx::Error> {
-        let row = sqlx::query(
-            "INSERT INTO attempts(message_id,scope,attempts,last_error) VALUES($1,$2,max($3,0),$4) \
-             ON CONFLICT(message_id,scope) DO UPDATE SET attempts=max(attempts+$3,0),\
-             last_error=coalesce($4,last_error),\
-             updated_at=CAST((julianday('now')-2440587.5)*86400000 AS INTEGER) RETURNING attempts",
-        )
-        .bind(key.message_id)
-        .bind(&key.scope)
-        .bind(by)
-        .bind(error)
-        .fetch_one(connection)
-        .await?;
-        Ok(row.try_get::<i32, _>(0)?.unsigned_abs())
-    }
-
-    async fn forget_attempts(
-        connection: &mut SqliteConnection,
-        key: &IdempotencyKey,
-    ) -> Result<(), sqlx::Error> {
-        sqlx::query("DELETE FROM attempts WHERE message_id=$1 AND scope=$2")
-            .bind(key.message_id)
-            .bind(&key.scope)
-            .execute(connection)
-            .await?;
-        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use super::{
     client::{locked, log_line},
     desk::{Desk, Place},
+    interest::Interest,
     settings::Settings,
     wire,
 };
@@ -39,6 +40,8 @@ const END_WAIT: Duration = Duration::from_secs(5);
 /// What the thread, the consumer and its settlements share.
 pub(super) struct Shared {
     pub(super) settings: Arc<Settings>,
+    /// What the group reads beyond its inbox.
+    pub(super) interest: Arc<Interest>,
     pub(super) desk: Mutex<Desk>,
     /// Something lies on the desk.
     pub(super) news: Notify,
@@ -53,17 +56,24 @@ pub(super) fn start(shared: &Arc<Shared>, inbox: &Inbox) -> Result<(), Transport
         .consumer_config(&inbox.queue)
         .create_with_context(Callbacks { shared: Arc::clone(shared) })
         .map_err(|error| settings.config_error(&error))?;
-    let topics: Vec<&str> = std::iter::once(&inbox.queue).chain(&inbox.topics).map(String::as_str).collect();
-    client.subscribe(&topics).map_err(|error| settings.config_error(&error))?;
+    let interest = shared.interest.version();
+    subscribe(&client, shared, inbox).map_err(|error| settings.config_error(&error))?;
+    let inbox = inbox.clone();
     let shared = Arc::clone(shared);
     let broker = settings.brokers.clone();
     let thread = std::thread::Builder::new().name("barid-kafka".to_owned());
     let spawned = thread.spawn(move || {
         let goodbye = Goodbye(Arc::clone(&shared));
-        Reader { client, shared, paused: false, committed_at: Instant::now(), closing_since: None }.run();
+        let committed_at = Instant::now();
+        Reader { client, shared, inbox, interest, paused: false, committed_at, closing_since: None }.run();
         drop(goodbye);
     });
     spawned.map(drop).map_err(|error| TransportError::Lost { broker, cause: error.to_string() })
+}
+
+fn subscribe(client: &BaseConsumer<Callbacks>, shared: &Shared, inbox: &Inbox) -> KafkaResult<()> {
+    let topics = shared.interest.topics(inbox);
+    client.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Says that the thread ended, also when it panicked.
@@ -83,6 +93,9 @@ impl Drop for Goodbye {
 struct Reader {
     client: BaseConsumer<Callbacks>,
     shared: Arc<Shared>,
+    inbox: Inbox,
+    /// The version of the interest that the client subscribed with.
+    interest: u64,
     paused: bool,
     committed_at: Instant,
     closing_since: Option<Instant>,
@@ -91,6 +104,7 @@ struct Reader {
 impl Reader {
     fn run(mut self) {
         while !self.is_done() {
+            self.follow_interest();
             self.pause_or_resume();
             match self.client.poll(POLL) {
                 None => {}
@@ -130,6 +144,17 @@ impl Reader {
         }
         let since = *self.closing_since.get_or_insert_with(Instant::now);
         desk.is_settled() || since.elapsed() >= limits::STOP_GRACE
+    }
+
+    fn follow_interest(&mut self) {
+        let version = self.shared.interest.version();
+        if version == self.interest {
+            return;
+        }
+        match subscribe(&self.client, &self.shared, &self.inbox) {
+            Ok(()) => self.interest = version,
+            Err(error) => self.shared.report(&error),
+        }
     }
 
     fn pause_or_resume(&mut self) {

@@ -15,6 +15,8 @@ use lapin::{
     types::{FieldTable, ShortString},
 };
 
+use tokio::time::Instant;
+
 use super::{
     connection::{Broker, NOT_FOUND, channel_error},
     wire,
@@ -42,12 +44,14 @@ pub(super) struct RabbitConsumer {
     live: Option<Live>,
     /// Kept here so that a cancelled `receive` does not start to connect all over again.
     opening: Option<BoxFuture<'static, Result<Live, TransportError>>>,
+    /// When the connection was last known to be open. lapin closes one whose heartbeats stay out.
+    open_at: Instant,
 }
 
 impl RabbitConsumer {
     pub(super) async fn open(broker: Arc<Broker>, inbox: Inbox) -> Result<Self, TransportError> {
         let live = Some(open(broker.clone(), inbox.clone()).await?);
-        Ok(Self { broker, inbox, live, opening: None })
+        Ok(Self { broker, inbox, live, opening: None, open_at: Instant::now() })
     }
 
     fn delivery(&self, session: &Arc<Session>, received: lapin::message::Delivery) -> Delivery {
@@ -71,6 +75,7 @@ impl Consumer for RabbitConsumer {
             let opened = opening.await;
             self.opening = None;
             self.live = Some(opened?);
+            self.open_at = Instant::now();
         }
         let Some(live) = &mut self.live else { return Err(self.broker.lost("not connected")) };
         let error = match live.stream.next().await {
@@ -86,6 +91,13 @@ impl Consumer for RabbitConsumer {
         };
         self.live = None;
         Err(error)
+    }
+
+    fn silent_for(&mut self) -> Option<Duration> {
+        if self.live.as_ref().is_some_and(|live| live.session.channel.status().connected()) {
+            self.open_at = Instant::now();
+        }
+        Some(self.open_at.elapsed())
     }
 
     async fn close(mut self: Box<Self>) -> Result<(), TransportError> {

@@ -33,6 +33,20 @@ pub(super) async fn declare(broker: &Broker, inbox: &Inbox) -> Result<(), Transp
     Ok(())
 }
 
+/// Removes the binding between a queue and the exchange of a topic. RabbitMQ says yes when there is none, also when there is no
+/// such queue or exchange.
+pub(super) async fn unbind(broker: &Broker, queue: &str, topic: &str) -> Result<(), TransportError> {
+    let queue = checked(Destination::queue(queue))?;
+    let exchange = checked(Destination::topic(topic))?;
+    let connection = broker.connect("unbind").await?;
+    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
+    let unbound = channel.queue_unbind(queue, exchange, "#".into(), FieldTable::default());
+    broker.bounded("queue.unbind", unbound).await?;
+    // It is done; a failure to hang up politely is not the caller's problem.
+    let _ = broker.bounded("connection.close", connection.close(200, "unbound".into())).await;
+    Ok(())
+}
+
 async fn declare_queue(broker: &Broker, channel: &Channel, queue: ShortString) -> Result<(), TransportError> {
     let kind = if broker.settings.quorum { "quorum" } else { "classic" };
     let mut arguments = FieldTable::default();

@@ -11,13 +11,10 @@ use super::{
     queue::{Claim, Claimed, Heads, Shared},
 };
 use crate::{
+    backoff::Progress,
     headers::Headers,
     transport::{Consumer, Delivery, Inbox, Repeat, Settlement, TransportError},
 };
-
-/// How long an idle consumer waits before it looks again: first, and at most. Each look that finds nothing doubles it.
-const POLL_MIN: Duration = Duration::from_millis(1);
-const POLL_MAX: Duration = Duration::from_millis(50);
 
 /// A consumer of a SQL queue.
 pub(super) struct SqlConsumer {
@@ -30,8 +27,11 @@ pub(super) struct SqlConsumer {
     /// A claim that is under way. A task of its own, so that a dropped `receive` leaves nothing half done.
     claiming: Option<JoinHandle<Result<Batch, TransportError>>>,
     bell: watch::Receiver<()>,
-    pause: Duration,
+    /// How long to wait before the next look; each one that finds nothing is a step further.
+    poll: Progress,
     look_at: Instant,
+    /// When the database last answered.
+    answered: Instant,
     /// Behind which key the next look goes on.
     after_key: String,
 }
@@ -55,8 +55,9 @@ impl SqlConsumer {
             buffer: VecDeque::new(),
             claiming: None,
             bell: database.bell().subscribe(),
-            pause: POLL_MIN,
+            poll: inbox.poll.start(),
             look_at: Instant::now(),
+            answered: Instant::now(),
             after_key: String::new(),
             database,
         }
@@ -84,11 +85,10 @@ impl SqlConsumer {
     fn claimed(&mut self, batch: Batch) {
         self.after_key = batch.after_key;
         if batch.rows.is_empty() && self.after_key.is_empty() {
-            self.look_at = Instant::now() + self.pause;
-            self.pause = (self.pause * 2).min(POLL_MAX);
+            self.look_at = Instant::now() + self.poll.pause();
             return;
         }
-        self.pause = POLL_MIN;
+        self.poll.reset();
         self.look_at = Instant::now();
         for row in batch.rows {
             let claim = Claim { id: batch.claim, seq: row.seq };
@@ -105,7 +105,9 @@ impl SqlConsumer {
         let batch = ended.unwrap_or_else(|error| {
             Err(TransportError::Lost { broker: self.database.place().to_owned(), cause: error.to_string() })
         });
-        self.claimed(batch?);
+        let batch = batch?;
+        self.answered = Instant::now();
+        self.claimed(batch);
         Ok(())
     }
 
@@ -151,11 +153,17 @@ impl Consumer for SqlConsumer {
             tokio::select! {
                 () = tokio::time::sleep_until(self.look_at) => {}
                 // Settling a message makes the next one of its key due; a failing bell means there is no publisher here.
-                () = self.claims.changed() => self.pause = POLL_MIN,
-                Ok(()) = self.bell.changed() => self.pause = POLL_MIN,
+                () = self.claims.changed() => self.poll.reset(),
+                Ok(()) = self.bell.changed() => self.poll.reset(),
             }
             self.claim(room);
         }
+    }
+
+    fn silent_for(&mut self) -> Option<Duration> {
+        // With everything handed out there is nothing to ask the database for.
+        let full = self.claims.held() >= self.prefetch;
+        Some(if full { Duration::ZERO } else { self.answered.elapsed() })
     }
 
     async fn close(mut self: Box<Self>) -> Result<(), TransportError> {

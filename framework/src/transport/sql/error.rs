@@ -59,23 +59,6 @@ fn refuses_the_row(answer: &dyn sqlx::error::DatabaseError) -> bool {
     ["22", "23", "54"].iter().any(|class| code.starts_with(class))
 }
 
-/// Whether a statement lost against another one and had no effect: a deadlock, a lock wait, a busy file.
-pub(super) fn is_contention(error: &sqlx::Error) -> bool {
-    let Some(answer) = error.as_database_error() else { return false };
-    #[cfg(feature = "mysql")]
-    if let Some(answer) = answer.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
-        // 1020: MariaDB's "record has changed since last read".
-        return matches!(answer.number(), 1020 | 1205 | 1213);
-    }
-    let code = answer.code().unwrap_or_default();
-    #[cfg(feature = "sqlite")]
-    if answer.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
-        // SQLITE_BUSY, SQLITE_LOCKED.
-        return code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
-    }
-    matches!(code.as_ref(), "40001" | "40P01" | "55P03")
-}
-
 fn is_missing_table(answer: &dyn sqlx::error::DatabaseError) -> bool {
     matches!(answer.code().as_deref(), Some("42P01" | "42S02"))
         || answer.message().starts_with("no such table")

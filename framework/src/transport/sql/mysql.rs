@@ -48,6 +48,11 @@ impl Statements for MySql {
         Ok(())
     }
 
+    async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), sqlx::Error> {
+        let unsubscribe = "DELETE FROM queue_subscription WHERE topic = ? AND queue = ?";
+        sqlx::query(unsubscribe).bind(topic).bind(queue).execute(&self.0).await.map(drop)
+    }
+
     async fn targets(&self, queues: &[String], topics: &[String]) -> Result<Targets, sqlx::Error> {
         // '' is nobody's name, and keeps the lists from being empty.
         let mut query = QueryBuilder::new("SELECT topic, queue FROM queue_subscription WHERE topic IN (''");

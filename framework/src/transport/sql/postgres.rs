@@ -63,6 +63,11 @@ impl Statements for Postgres {
         sqlx::query(subscribed).bind(queue).bind(topics).execute(&self.0).await.map(drop)
     }
 
+    async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), sqlx::Error> {
+        let unsubscribe = "DELETE FROM queue_subscription WHERE topic = $1 AND queue = $2";
+        sqlx::query(unsubscribe).bind(topic).bind(queue).execute(&self.0).await.map(drop)
+    }
+
     async fn targets(&self, queues: &[String], topics: &[String]) -> Result<Targets, sqlx::Error> {
         let pairs = sqlx::query_as(TARGETS).bind(queues).bind(topics).fetch_all(&self.0).await?;
         Ok(Targets::from_pairs(pairs))

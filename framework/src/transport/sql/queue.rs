@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{doorbell, error};
 use crate::{
     limits::CALL_TIMEOUT,
-    store::AnyPool,
+    store::{AnyPool, contention},
     transport::{Outcome, OutgoingRow, TransportError},
 };
 
@@ -22,6 +22,9 @@ use crate::{
 pub(super) trait Statements: Send + Sync {
     /// Makes the queue and its subscriptions when they do not exist.
     async fn declare(&self, queue: &str, topics: &[String]) -> Result<(), sqlx::Error>;
+
+    /// Removes one subscription, if it is there.
+    async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), sqlx::Error>;
 
     /// Which of `queues` are declared, and who subscribed to `topics`.
     async fn targets(&self, queues: &[String], topics: &[String]) -> Result<Targets, sqlx::Error>;
@@ -169,9 +172,6 @@ fn ordering_key(aggregatetype: &str, aggregateid: &str) -> String {
     format!("#{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes()).simple())
 }
 
-/// How often a statement is run that lost against another one.
-const CONTENTION_TRIES: usize = 5;
-
 /// A database, and its name for errors and its bell.
 pub(super) struct Bound {
     statements: Box<dyn Statements>,
@@ -220,16 +220,7 @@ impl Bound {
         &self,
         statement: impl Fn() -> F,
     ) -> Result<T, Option<sqlx::Error>> {
-        let retried = async {
-            for _ in 1..CONTENTION_TRIES {
-                match statement().await {
-                    Err(error) if error::is_contention(&error) => {}
-                    result => return result,
-                }
-            }
-            statement().await
-        };
-        tokio::time::timeout(CALL_TIMEOUT, retried).await.map_err(|_| None)?.map_err(Some)
+        contention::run(statement).await
     }
 
     /// What [`Bound::run`] failed with, for the caller.

@@ -60,6 +60,11 @@ impl Statements for Sqlite {
         self.write(sqlx::query(subscribed).bind(list(topics)).bind(queue)).await.map(drop)
     }
 
+    async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), sqlx::Error> {
+        let unsubscribe = "DELETE FROM queue_subscription WHERE topic = ?1 AND queue = ?2";
+        self.write(sqlx::query(unsubscribe).bind(topic.to_owned()).bind(queue.to_owned())).await.map(drop)
+    }
+
     async fn targets(&self, queues: &[String], topics: &[String]) -> Result<Targets, sqlx::Error> {
         let targets = "SELECT topic, queue FROM queue_subscription WHERE topic IN (SELECT value FROM json_each(?2))
                        UNION ALL SELECT '', queue FROM queue_declared WHERE queue IN (SELECT value FROM json_each(?1))";

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Executor, MySqlConnection};
 use super::{MySqlSource, session};
 use crate::{
     lane::{Park, RowId},
-    source::{At, HELD_KEYS_MAX, SourceError, Writer},
+    source::{At, SourceError, Writer, held_keys_asked},
 };
 
 const COPY: &str = "INSERT IGNORE INTO relay_parked (source, id, seq, destination, aggregatetype, aggregateid, `type`, \
@@ -17,7 +17,7 @@ const COPY: &str = "INSERT IGNORE INTO relay_parked (source, id, seq, destinatio
       ?, ?, ? FROM outbox WHERE seq = ? AND id = ?";
 
 const HELD: &str = "SELECT DISTINCT aggregatetype, aggregateid FROM relay_parked \
-    WHERE source = ? AND aggregateid IS NOT NULL LIMIT ?";
+    WHERE source = ? AND aggregateid IS NOT NULL AND state <> 'skipped' LIMIT ?";
 
 pub(super) struct MySqlWriter {
     name: String,
@@ -59,7 +59,7 @@ impl Writer for MySqlWriter {
     async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError> {
         let at = At { name: &self.name };
         let asked =
-            sqlx::query_as(HELD).bind(&self.name).bind(HELD_KEYS_MAX + 1).fetch_all(&mut self.connection);
+            sqlx::query_as(HELD).bind(&self.name).bind(held_keys_asked()).fetch_all(&mut self.connection);
         at.not_too_many(at.bounded("loading held keys", asked).await?)
     }
 }

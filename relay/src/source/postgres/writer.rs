@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{PostgresSource, session};
 use crate::{
     lane::{Park, RowId},
-    source::{At, HELD_KEYS_MAX, SourceError, Writer},
+    source::{At, SourceError, Writer, held_keys_asked},
 };
 
 const DELETE: &str = "DELETE FROM outbox o USING unnest($1::bigint[], $2::uuid[]) AS d (seq, id) \
@@ -24,7 +24,7 @@ const PARK: &str = "WITH p AS (SELECT * FROM unnest($2::bigint[], $3::uuid[], $4
     ON CONFLICT (source, id, seq) DO NOTHING";
 
 const HELD: &str = "SELECT DISTINCT aggregatetype, aggregateid FROM relay_parked \
-    WHERE source = $1 AND aggregateid IS NOT NULL LIMIT $2";
+    WHERE source = $1 AND aggregateid IS NOT NULL AND state <> 'skipped' LIMIT $2";
 
 pub(super) struct PostgresWriter {
     name: String,
@@ -63,7 +63,7 @@ impl Writer for PostgresWriter {
 
     async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError> {
         let call =
-            sqlx::query_as(HELD).bind(&self.name).bind(HELD_KEYS_MAX + 1).fetch_all(&mut self.connection);
+            sqlx::query_as(HELD).bind(&self.name).bind(held_keys_asked()).fetch_all(&mut self.connection);
         let at = At { name: &self.name };
         at.not_too_many(at.bounded("loading held keys", call).await?)
     }

@@ -7,7 +7,7 @@ use sqlx::Sqlite;
 use super::SqliteSource;
 use crate::{
     lane::{Park, RowId},
-    source::{HELD_KEYS_MAX, SourceError, Writer},
+    source::{SourceError, Writer, held_keys_asked},
 };
 
 const DELETE: &str = "DELETE FROM outbox WHERE seq = ? AND id = ?";
@@ -18,7 +18,7 @@ const COPY: &str = "INSERT OR IGNORE INTO relay_parked (source, id, seq, destina
       ?, ?, ? FROM outbox WHERE seq = ? AND id = ?";
 
 const HELD: &str = "SELECT DISTINCT aggregatetype, aggregateid FROM relay_parked \
-    WHERE source = ? AND aggregateid IS NOT NULL LIMIT ?";
+    WHERE source = ? AND aggregateid IS NOT NULL AND state <> 'skipped' LIMIT ?";
 
 pub(super) struct SqliteWriter {
     source: SqliteSource,
@@ -66,7 +66,7 @@ impl Writer for SqliteWriter {
         let at = self.source.at();
         let asked = sqlx::query_as(HELD)
             .bind(&*self.source.name)
-            .bind(HELD_KEYS_MAX + 1)
+            .bind(held_keys_asked())
             .fetch_all(&self.source.pool);
         at.not_too_many(at.bounded("loading held keys", asked).await?)
     }
