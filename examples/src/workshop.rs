@@ -27,6 +27,7 @@ pub struct Workshop {
     pub pool: SqlitePool,
     /// The broker: queues in the same database. With RabbitMQ or Kafka only this differs.
     pub queue: SqlQueue,
+    sender: Sender,
     doorbell: Doorbell,
     running: JoinSet<anyhow::Result<()>>,
     stop: CancellationToken,
@@ -55,7 +56,8 @@ impl Workshop {
         let (doorbell, stop, mut running) = (relay.doorbell(), CancellationToken::new(), JoinSet::new());
         let stopped = stop.clone().cancelled_owned();
         running.spawn(async move { Ok(relay.run_until(stopped).await.map(drop)?) });
-        Ok(Self { pool, queue, doorbell, running, stop, _folder: folder })
+        let sender = Sender::connect(&queue, "example").await?;
+        Ok(Self { pool, queue, sender, doorbell, running, stop, _folder: folder })
     }
 
     /// A bus as a service has it: business rows, outgoing messages and the idempotency record commit together.
@@ -83,8 +85,7 @@ impl Workshop {
     /// # Errors
     /// When the queue did not take it.
     pub async fn send<M: Message>(&self, queue: &str, message: M) -> anyhow::Result<()> {
-        let sender = Sender::connect(&self.queue, "example").await?;
-        let sent = sender.send(Outgoing::new(message).to(Destination::queue(queue)?)).await;
+        let sent = self.sender.send(Outgoing::new(message).to(Destination::queue(queue)?)).await;
         sent.map_err(|error| anyhow::anyhow!("{error}"))
     }
 
