@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use barid::{Context, Destination, Message, Outgoing, Result, request::Request};
 use barid_examples::{Workshop, arguments::log_to_stderr};
 use serde::{Deserialize, Serialize};
@@ -57,8 +58,10 @@ async fn main() -> anyhow::Result<()> {
     // Where nobody can wait: 202 Accepted with the id, and a look at the result later.
     let query = Outgoing::new(GetPrice { sku: "lamp".into() });
     let id = shop.submit(query).await.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let result = shop.wait_result(id, Duration::from_secs(10)).await;
     let result =
-        shop.wait_result(id, Duration::from_secs(10)).await.map_err(|error| anyhow::anyhow!("{error}"))?;
-    println!("the lamp costs {} cents; asked for later: {result:?}", price.cents);
+        result.map_err(|error| anyhow::anyhow!("{error}"))?.context("the result is kept for a week")?;
+    let later: Price = shop.decode_result(&result).map_err(|error| anyhow::anyhow!("{error}"))?;
+    println!("the lamp costs {} cents, and {} when asked for later", price.cents, later.cents);
     workshop.close().await
 }

@@ -9,14 +9,6 @@
 //!
 //! Due times are compared by the database's clock. A schedule survives a restart; what became due meanwhile leaves at once.
 //! [`MemorySchedule`] is the same for buses without a database, and a restart forgets it.
-//!
-//! # For the rest of the crate
-//!
-//! * A message from a handler: [`Context::defer`](crate::Context::defer), `schedule` and `cancel`; sagas use the same.
-//! * A row from elsewhere: make a [`Scheduled`], and either add the statement of [`Scheduler::put`] to a transaction of your
-//!   own (`Context::write`, or `Backend::run` beside other statements), then call [`Scheduler::committed`]; or let
-//!   [`Scheduler::apply`] do it in a transaction of its own. [`Scheduled::again`] is a received message that is tried again
-//!   later with the id that it has: its row has an id of its own, so that nobody cancels it by mistake.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
