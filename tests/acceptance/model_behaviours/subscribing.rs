@@ -72,23 +72,25 @@ async fn a_subscriber_of_the_parent_gets_the_child() {
 }
 
 #[tokio::test]
-async fn a_bus_subscribes_and_unsubscribes_in_a_store_that_all_share() {
-    let (network, journal, store) = (Memory::new(), Journal::default(), MemorySubscriptions::new());
+async fn a_bus_subscribes_and_unsubscribes_at_its_transport_or_in_a_store_that_all_share() {
+    let store = MemorySubscriptions::new();
     // Publisher and subscriber share what they know of the store, so a change holds from the next event on.
-    let shared = Subscriptions::centralised(store.clone());
-    let builder = subscriber(&network, "one", &journal).subscriptions(shared.clone());
-    let running = Running::start(builder).await;
-    let web = publisher(&network, shared);
-    web.publish(Placed { id: 1 }).await.unwrap();
-    running.bus.subscribe::<Placed>().await.unwrap();
-    web.publish(Placed { id: 2 }).await.unwrap();
-    running.bus.unsubscribe::<Placed>().await.unwrap();
-    web.publish(Placed { id: 3 }).await.unwrap();
-    running.bus.subscribe::<Placed>().await.unwrap();
-    web.publish(Placed { id: 4 }).await.unwrap();
-    assert_eq!(journal.until(2).await, ["placed 2", "placed 4"]);
+    for shared in [Subscriptions::native(), Subscriptions::centralised(store.clone())] {
+        let (network, journal) = (Memory::new(), Journal::default());
+        let builder = subscriber(&network, "one", &journal).subscriptions(shared.clone());
+        let running = Running::start(builder).await;
+        let web = publisher(&network, shared);
+        web.publish(Placed { id: 1 }).await.unwrap();
+        running.bus.subscribe::<Placed>().await.unwrap();
+        web.publish(Placed { id: 2 }).await.unwrap();
+        running.bus.unsubscribe::<Placed>().await.unwrap();
+        web.publish(Placed { id: 3 }).await.unwrap();
+        running.bus.subscribe::<Placed>().await.unwrap();
+        web.publish(Placed { id: 4 }).await.unwrap();
+        assert_eq!(journal.until(2).await, ["placed 2", "placed 4"]);
+        running.stop().await;
+    }
     assert_eq!(store.subscribers("orders", 10).await.unwrap(), ["one"]);
-    running.stop().await;
 }
 
 #[tokio::test]
