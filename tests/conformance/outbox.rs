@@ -76,7 +76,7 @@ fn check(rows: &[OutgoingRow], what: &str) {
     assert_eq!(rows.len(), messages().len(), "{what}");
     for (at, row) in rows.iter().enumerate() {
         assert_eq!(row.id, id(at), "{what}: row {at} is in its place");
-        assert_eq!(row.headers.get(headers::CORRELATION_ID).is_some(), true, "{what}: row {at}");
+        assert!(row.headers.get(headers::CORRELATION_ID).is_some(), "{what}: row {at}");
     }
     for (text, row) in TRICKY.iter().zip(rows) {
         assert_eq!((row.aggregatetype.as_str(), row.aggregateid.as_deref()), (*text, Some(*text)), "{what}");
