@@ -13,6 +13,8 @@
 //! | [`story`] | starts everything, crashes the relay, waits for the end |
 //! | [`journal`] | what really happened, written outside every unit of work |
 //! | [`ledger`] | counts tables: what was lost, doubled or out of order |
+//!
+//! The other examples show one thing each, in one file, and share only the [`workshop`].
 
 #[macro_use]
 mod sql;
@@ -27,9 +29,11 @@ pub mod place;
 pub mod relay;
 pub mod shop;
 pub mod story;
+pub mod workshop;
 
 pub use arguments::Arguments;
 pub use ledger::Ledger;
 pub use place::Place;
 pub use shop::Shop;
 pub use story::Story;
+pub use workshop::Workshop;

@@ -3,7 +3,7 @@
 //! With [`BusBuilder::batch`](crate::BusBuilder::batch) the worker takes what is ready, up to a number, and handles it together:
 //! one opening text with the idempotency records of all messages, the handlers one message after the other, one closing text
 //! with all outbox rows in the order of handling, one COMMIT; then each message is acknowledged by itself. Every message keeps
-//! its own [`Context`](crate::Context), with its own headers, transaction context, actions and sends.
+//! its own [`Context`], with its own headers, transaction context, actions and sends.
 //!
 //! A handler that was added with [`BusBuilder::batch_handler`](crate::BusBuilder::batch_handler) gets the messages of its type
 //! in one call, as `Vec<M>` or as [`Batch<M>`], and can write them with one statement.

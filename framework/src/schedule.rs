@@ -9,14 +9,6 @@
 //!
 //! Due times are compared by the database's clock. A schedule survives a restart; what became due meanwhile leaves at once.
 //! [`MemorySchedule`] is the same for buses without a database, and a restart forgets it.
-//!
-//! # For the rest of the crate
-//!
-//! * A message from a handler: [`Context::defer`](crate::Context::defer), `schedule` and `cancel`; sagas use the same.
-//! * A row from elsewhere: make a [`Scheduled`], and either add the statement of [`Scheduler::put`] to a transaction of your
-//!   own (`Context::write`, or `Backend::run` beside other statements), then call [`Scheduler::committed`]; or let
-//!   [`Scheduler::apply`] do it in a transaction of its own. [`Scheduled::again`] is a received message that is tried again
-//!   later with the id that it has: its row has an id of its own, so that nobody cancels it by mistake.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -26,13 +18,10 @@ use crate::{
     background::Background,
     bus::BusCore,
     context::Context,
-    destination::Destination,
     error::{Error, Result},
-    headers,
-    incoming::Incoming,
     limits,
     message::Outgoing,
-    store::{schedule::cancel, statement::Statement},
+    store::schedule::cancel,
     transport::OutgoingRow,
 };
 
@@ -141,25 +130,6 @@ impl Scheduled {
     pub(crate) fn new(row: OutgoingRow, due: Due) -> Self {
         Self { id: row.id, due, row }
     }
-
-    /// A received message that is tried again later: same id, same bytes, to the queue of the bus that could not handle it.
-    #[allow(dead_code)] // delayed retries are written with it
-    pub(crate) fn again(message: &Incoming, queue: &Destination, bus: &str, due: Due) -> Self {
-        let mut all = message.headers.clone();
-        let row = OutgoingRow {
-            seq: 0,
-            id: message.id,
-            destination: queue.clone(),
-            tracingspancontext: all.remove(headers::TRACEPARENT),
-            aggregatetype: all.remove(headers::AGGREGATE).unwrap_or_else(|| bus.to_owned()),
-            aggregateid: all.remove(headers::KEY),
-            name: message.name.clone(),
-            payload: Some(message.body.clone()),
-            headers: all,
-        };
-        // Two buses may wait to try the same message again.
-        Self { id: Uuid::new_v5(&message.id, bus.as_bytes()), due, row }
-    }
 }
 
 /// The schedule of a running bus.
@@ -184,15 +154,6 @@ impl Scheduler {
                 Arc::new(mover::Mover { store: Arc::clone(store), alarm: Arc::clone(alarm), poll: *poll })
             }
             Self::Memory(timer) => Arc::clone(timer) as Arc<dyn Background>,
-        }
-    }
-
-    /// The statement that schedules a row; `None` on a schedule in memory, where [`Scheduler::committed`] does it.
-    #[allow(dead_code)] // delayed retries are written with it
-    pub(crate) fn put(&self, scheduled: &Scheduled) -> Option<Statement> {
-        match self {
-            Self::Sql { store, .. } => Some(store.put(scheduled)),
-            Self::Memory(_) => None,
         }
     }
 

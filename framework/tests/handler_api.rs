@@ -165,7 +165,7 @@ async fn what_the_bus_has_not_is_an_error_of_build_all_of_it_at_once() {
         "orders.place",
         "it asks for a unit of work on SQLite, the bus has none: call .unit_of_work(",
         "\"dispach\"",
-        "trace, retry, deserialize, unit_of_work, idempotency, dispatch",
+        "trace, retry, subscriptions, deserialize, unit_of_work, idempotency, sagas, dispatch",
         "no blanks please",
         "no transport",
     ] {

@@ -76,9 +76,6 @@ async fn place_order<DB: Subject>(command: PlaceOrder, cx: Context) -> barid::Re
         cx.reply(OrderPlaced { order: command.order })?;
     }
     cx.defer(Duration::from_secs(3_600), OrderPlaced { order: command.order })?;
-    if cx.headers().get(headers::REPLY_TO).is_some() {
-        cx.reply(OrderPlaced { order: command.order })?;
-    }
     cx.publish(Outgoing::new(OrderPlaced { order: command.order }).key(command.order))
 }
 

@@ -3,7 +3,7 @@
 //!
 //! In a batch the records of all messages are in one transaction. A handler that ended it by hand would commit the records of
 //! messages that were not handled, and these would be skipped as duplicates. So the connection of a batch takes only
-//! statements that cannot end a transaction: [`cannot_end_a_transaction`] knows them by their first word. A message that needs
+//! statements that cannot end a transaction: `cannot_end_a_transaction` knows them by their first word. A message that needs
 //! another one fails there, before it was sent, and is handled alone.
 
 use std::future::Future;

@@ -1,14 +1,11 @@
 //! Duplicates: recorded with the commit, skipped or marked.
 
-use barid::{
-    Context, DuplicatePolicy, Error, Memory, Result, SqlIdempotency, SqlUnitOfWork, State,
-    store::{AnyPool, schema},
-};
+use barid::{Context, DuplicatePolicy, Error, Memory, Result, SqlIdempotency, SqlUnitOfWork, State};
 use barid_tests::TestDatabase;
 use sqlx::Sqlite;
 use uuid::Uuid;
 
-use crate::stage::{Journal, Place, bus, delivery};
+use crate::stage::{Journal, Place, bus, database, delivery};
 
 async fn place(cmd: Place, cx: Context, journal: State<Journal>) -> Result<()> {
     journal.0.write(if cx.is_duplicate() { "again" } else { "once" });
@@ -23,8 +20,7 @@ struct Run {
 
 impl Run {
     async fn with(policy: DuplicatePolicy) -> Self {
-        let (database, journal) = (TestDatabase::sqlite().await, Journal::default());
-        schema::apply(&AnyPool::Sqlite(database.pool.clone())).await.unwrap();
+        let (database, journal) = (database().await, Journal::default());
         let unit = SqlUnitOfWork::new(database.pool.clone()).commit_with_transaction(true);
         let bus = bus(&Memory::new()).await.handler(place).state(journal.clone()).unit_of_work(unit);
         let bus = bus.idempotency(SqlIdempotency::new().duplicates(policy)).build().unwrap();

@@ -8,28 +8,19 @@ use std::{
     time::Duration,
 };
 
-use barid::{
-    Context, Error, Memory, Result, SqlOutbox, SqlUnitOfWork, State,
-    store::{AnyPool, schema},
-};
+use barid::{Context, Error, Memory, Result, SqlOutbox, SqlUnitOfWork, State, store::AnyPool};
 use barid_relay::{Relay, lane::Order, sink::Sink, source};
 use barid_tests::{TestDatabase, eventually};
 use sqlx::Sqlite;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::stage::{Journal, Place, Placed, bus, delivery};
+use crate::stage::{Journal, Place, Placed, bus, database, delivery};
 
 async fn place(cmd: Place, cx: Context) -> Result<()> {
     cx.publish(Placed { id: cmd.id })?;
     cx.publish(Placed { id: cmd.id + 1 })?;
     if cmd.id < 0 { Err(Error::new("no")) } else { Ok(()) }
-}
-
-async fn database() -> TestDatabase<Sqlite> {
-    let database = TestDatabase::sqlite().await;
-    schema::apply(&AnyPool::Sqlite(database.pool.clone())).await.unwrap();
-    database
 }
 
 async fn stored(database: &TestDatabase<Sqlite>) -> Vec<String> {

@@ -80,3 +80,24 @@ async fn a_message_that_was_handled_after_a_failure_begins_to_count_anew() {
     }
     assert_eq!((journal.read().len(), network.len(DEAD)), (9, 0));
 }
+
+#[tokio::test]
+async fn an_error_of_a_hopeless_type_is_given_up_at_once_and_another_one_is_not() {
+    async fn parses(cmd: Place, journal: State<Journal>) -> Result<()> {
+        journal.0.write("attempt");
+        match cmd.id {
+            1 => Err("x".parse::<i64>().unwrap_err().into()),
+            _ => Err("x".parse::<f64>().unwrap_err().into()),
+        }
+    }
+    for (id, attempts) in [(1, 1), (2, 3)] {
+        let (network, journal) = (Memory::new(), Journal::default());
+        let bus = bus(&network).await.fail_fast::<std::num::ParseIntError>().handler(parses);
+        let bus = bus.state(journal.clone()).build().unwrap();
+        let message = Uuid::now_v7();
+        while network.len(DEAD) == 0 && journal.read().len() < 10 {
+            bus.handle(delivery(message, id)).await.unwrap_err();
+        }
+        assert_eq!((journal.read().len(), network.len(DEAD)), (attempts, 1));
+    }
+}

@@ -6,15 +6,22 @@ use std::{
 };
 
 use barid::{
-    Bus, BusBuilder, Context, HandWritten, Headers, Incoming, Memory, Message, Result, RetryPolicy, Stage,
-    Transport, headers,
+    Bus, BusBuilder, BusError, Context, HandWritten, Headers, Incoming, Memory, Message, Result, RetryPolicy,
+    Stage, Transport, headers,
+    store::{AnyPool, schema},
     transport::{Delivery, Inbox, Repeat, Settlement, TransportError},
     unit_of_work::{CommitError, Unit},
 };
+use barid_tests::{TestDatabase, eventually};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use sqlx::Sqlite;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// Bounds every wait that ends with an event.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const BUS: &str = "orders";
 pub(crate) const DEAD: &str = "dead-letters";
 
@@ -41,6 +48,12 @@ impl Journal {
 
     pub(crate) fn read(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
+    }
+
+    /// Waits until there are `count` entries, and returns them.
+    pub(crate) async fn until(&self, count: usize) -> Vec<String> {
+        eventually(PATIENCE, &format!("{count} entries"), || async { self.read().len() >= count }).await;
+        self.read()
     }
 
     /// Registers an action of each kind that writes its name; the `failing` one fails then.
@@ -75,13 +88,49 @@ pub(crate) async fn bus(network: &Memory) -> BusBuilder {
     Bus::builder(BUS).transport(network.clone()).retry(policy)
 }
 
+/// A bus that runs, and whose queue is there.
+pub(crate) struct Running {
+    pub(crate) bus: Bus,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), BusError>>,
+}
+
+impl Running {
+    pub(crate) async fn start(bus: BusBuilder) -> Self {
+        let bus = bus.build().unwrap();
+        bus.declare().await.unwrap();
+        let (running, stop) = (bus.clone(), CancellationToken::new());
+        let stopped = stop.clone().cancelled_owned();
+        Self { bus, stop, task: tokio::spawn(async move { running.run_until(stopped).await }) }
+    }
+
+    /// Tells it to stop, and does not wait.
+    pub(crate) fn tell(&self) {
+        self.stop.cancel();
+    }
+
+    pub(crate) async fn stop(self) {
+        self.tell();
+        tokio::time::timeout(PATIENCE, self.task).await.expect("the bus stops").unwrap().unwrap();
+    }
+}
+
+/// A SQLite database with the schema.
+pub(crate) async fn database() -> TestDatabase<Sqlite> {
+    let database = TestDatabase::sqlite().await;
+    schema::apply(&AnyPool::Sqlite(database.pool.clone())).await.unwrap();
+    database
+}
+
 pub(crate) fn delivery(message: Uuid, id: i64) -> Delivery {
+    carrying(message, &Place { id })
+}
+
+/// A first delivery of any message.
+pub(crate) fn carrying<M: Message>(id: Uuid, message: &M) -> Delivery {
     Delivery {
-        headers: Headers::from_iter([
-            (headers::ID, message.to_string()),
-            (headers::TYPE, Place::NAME.to_owned()),
-        ]),
-        body: serde_json::to_vec(&Place { id }).unwrap().into(),
+        headers: Headers::from_iter([(headers::ID, id.to_string()), (headers::TYPE, M::NAME.to_owned())]),
+        body: serde_json::to_vec(message).unwrap().into(),
         source: BUS.into(),
         repeat: Repeat::First,
         settlement: Box::new(Ignored),
@@ -121,7 +170,7 @@ impl Settlement for Gone {
 
 /// A unit of work that writes down what becomes of it.
 pub(crate) struct Draft {
-    journal: Journal,
+    pub(crate) journal: Journal,
 }
 
 #[async_trait::async_trait]

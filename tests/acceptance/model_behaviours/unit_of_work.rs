@@ -1,14 +1,10 @@
 //! The unit of work around the handlers, hand-written and SQL.
 
-use barid::{
-    Context, Error, Memory, Result, SqlUnitOfWork, State,
-    store::{AnyPool, schema},
-};
-use barid_tests::TestDatabase;
+use barid::{Context, Error, Memory, Result, SqlUnitOfWork, State};
 use sqlx::{Executor, Sqlite};
 use uuid::Uuid;
 
-use crate::stage::{Journal, Place, bus, delivery, drafts};
+use crate::stage::{Journal, Place, bus, database, delivery, drafts};
 
 async fn place(cmd: Place, cx: Context, journal: State<Journal>) -> Result<()> {
     journal.0.watch(&cx, None)?;
@@ -51,8 +47,7 @@ async fn business_rows_stay_or_go_with_the_handler() {
         if cmd.id < 0 { Err(Error::new("no")) } else { Ok(()) }
     }
     for with_transaction in [false, true] {
-        let database = TestDatabase::sqlite().await;
-        schema::apply(&AnyPool::Sqlite(database.pool.clone())).await.unwrap();
+        let database = database().await;
         database.pool.execute("CREATE TABLE orders (id INTEGER)").await.unwrap();
         let unit = SqlUnitOfWork::new(database.pool.clone()).commit_with_transaction(with_transaction);
         let bus = bus(&Memory::new()).await.handler(insert).unit_of_work(unit).build().unwrap();

@@ -189,7 +189,6 @@ async fn bury(cx: &mut IncomingContext, first: Error, attempts: u32, second: Opt
     match buried {
         Ok(()) => {
             cx.outcome = "dead letter";
-            replying::given_up(&cx.context, &error).await;
             done(cx).await;
         }
         Err(unburied) => {

@@ -146,6 +146,6 @@ mod tests {
         for other in ["idempotency_default", "idempotency_2026112", "idempotency_20261340", "orders"] {
             assert_eq!(day_of(other), None, "{other}");
         }
-        assert_eq!(first_id(start_of(day)).to_string(), "019aa395-1800-0000-0000-000000000000");
+        assert_eq!(first_id(start_of(day)).to_string(), "01a1fb67-1800-0000-0000-000000000000");
     }
 }
