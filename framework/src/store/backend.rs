@@ -42,6 +42,18 @@ pub enum Recorded {
     InProgress,
 }
 
+/// What is known of the statements that make the two texts cheap, once they are prepared on a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prepared {
+    /// Nothing: trying to execute them tells.
+    #[default]
+    Unknown,
+    /// The session has them.
+    Yes,
+    /// The server cannot prepare them, on any session.
+    Impossible,
+}
+
 /// What the opening text found.
 pub struct Opened<DB: Database> {
     /// What the insert of the idempotency record says; [`Recorded::Fresh`] when none was asked for.
@@ -80,17 +92,17 @@ pub trait Backend:
 
     /// Sends the opening text: the transaction, the idempotency record, the savepoint `barid_unit`, the reads.
     ///
-    /// On [`Recorded::Fresh`] and [`Recorded::Duplicate`] the transaction is open and usable. Sets `prepared` when the
-    /// session has the statements that make the closing text cheap.
+    /// On [`Recorded::Fresh`] and [`Recorded::Duplicate`] the transaction is open and usable. `prepared` says what is known of
+    /// the session, and is set to what this learned.
     fn open(
         connection: &mut Self::Connection,
         opening: &Opening,
-        prepared: &mut bool,
+        prepared: &mut Prepared,
     ) -> impl Future<Output = Result<Opened<Self>, sqlx::Error>> + Send;
 
     /// The closing text: the release of the savepoint first, then the statements and the outbox rows, then COMMIT. `None` when
     /// it would be too large for one text.
-    fn closing(writes: &Writes, prepared: bool) -> Option<String>;
+    fn closing(writes: &Writes, prepared: Prepared) -> Option<String>;
 
     /// Runs one statement with bound parameters, and says how many rows it touched.
     fn run(
@@ -98,15 +110,23 @@ pub trait Backend:
         statement: &Statement,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
-    /// Ends the transaction with one text, or step by step when it would be too large for that.
+    /// Whether the closing text was refused because the session has lost what was prepared on it, before any of it was run.
+    fn is_unprepared(_: &sqlx::Error) -> bool {
+        false
+    }
+
+    /// Ends the transaction with one text, or step by step when it would be too large for that or was not run.
     fn commit(
         connection: &mut Self::Connection,
         writes: &Writes,
-        prepared: bool,
+        prepared: Prepared,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send {
         async move {
             if let Some(text) = Self::closing(writes, prepared) {
-                return Self::simple(connection, text).await;
+                let answer = Self::simple(connection, text).await;
+                if !answer.as_ref().is_err_and(Self::is_unprepared) {
+                    return answer;
+                }
             }
             // Boxed: rare, and large.
             let in_steps = async {

@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{Database, Either, Execute, Executor, SqlStr, pool::PoolConnection};
 
 use super::{
-    backend::{Backend, IdempotencyKey, Opened, Recorded, sever},
+    backend::{Backend, IdempotencyKey, Opened, Prepared, Recorded, sever},
     batch::Inspected,
     kept::Kept,
     statement::{Opening, Statement, Writes},
@@ -31,8 +31,8 @@ pub struct UnitConnection<DB: Backend> {
     connection: Option<PoolConnection<DB>>,
     /// Whether a transaction may be open: then dropping severs.
     open: bool,
-    /// Whether the session has the statements that make the closing text cheap.
-    prepared: bool,
+    /// What is known of the statements that make the two texts cheap.
+    pub(super) prepared: Prepared,
     /// Whether several messages share the transaction, so that none of them may end it.
     shared: bool,
     poisoned: AtomicBool,
@@ -44,7 +44,7 @@ impl<DB: Backend> UnitConnection<DB> {
         Self {
             connection: Some(connection),
             open: false,
-            prepared: false,
+            prepared: Prepared::Unknown,
             shared: false,
             poisoned: AtomicBool::new(false),
             savepoints: 0,
@@ -58,7 +58,7 @@ impl<DB: Backend> UnitConnection<DB> {
     pub(super) async fn open(&mut self, opening: &Opening) -> Result<Opened<DB>, sqlx::Error> {
         // Before the text is sent: a future that is dropped from here on leaves a transaction that must be severed.
         self.open = true;
-        let mut prepared = false;
+        let mut prepared = self.prepared;
         let opened = DB::open(self.live()?, opening, &mut prepared).await;
         self.prepared = prepared;
         opened
@@ -106,6 +106,9 @@ impl<DB: Backend> UnitConnection<DB> {
 
     /// Gives the connection back when nothing is open on it, severs it otherwise.
     pub(super) fn give_back(&mut self, kept: &std::sync::Arc<Kept<DB>>) {
+        if self.prepared == Prepared::Impossible {
+            kept.cannot_prepare();
+        }
         if let Some(connection) = self.connection.take() {
             if self.open { sever(connection) } else { kept.put(connection) }
         }

@@ -5,13 +5,16 @@
 //! messages, for a moment, and only while the pool has others to give.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use sqlx::{Pool, pool::PoolConnection};
 
-use super::backend::Backend;
+use super::backend::{Backend, Prepared};
 use crate::error::{Error, Result};
 
 /// How long a connection is kept unused before it goes back to the pool, while the pool has others to give.
@@ -23,6 +26,8 @@ const LOOKED_AT_EVERY: Duration = Duration::from_millis(50);
 pub(crate) struct Kept<DB: Backend> {
     pool: Pool<DB>,
     idle: Mutex<Idle<DB>>,
+    /// Whether the server cannot prepare what makes the two texts cheap (MySQL).
+    cannot_prepare: AtomicBool,
 }
 
 struct Idle<DB: Backend> {
@@ -33,7 +38,11 @@ struct Idle<DB: Backend> {
 
 impl<DB: Backend> Kept<DB> {
     pub(crate) fn new(pool: Pool<DB>) -> Arc<Self> {
-        Arc::new(Self { pool, idle: Mutex::new(Idle { connections: Vec::new(), reaping: false }) })
+        Arc::new(Self {
+            pool,
+            idle: Mutex::new(Idle { connections: Vec::new(), reaping: false }),
+            cannot_prepare: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn pool(&self) -> &Pool<DB> {
@@ -43,6 +52,16 @@ impl<DB: Backend> Kept<DB> {
     fn idle(&self) -> std::sync::MutexGuard<'_, Idle<DB>> {
         // The lock only guards a vector; a panic while it was held cannot have broken it.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of any session of the pool.
+    pub(crate) fn prepared(&self) -> Prepared {
+        if self.cannot_prepare.load(Ordering::Relaxed) { Prepared::Impossible } else { Prepared::Unknown }
+    }
+
+    /// From now on nobody tries: on such a server each try would cost a round trip.
+    pub(crate) fn cannot_prepare(&self) {
+        self.cannot_prepare.store(true, Ordering::Relaxed);
     }
 
     /// A kept connection (`true`), or a tested one from the pool.

@@ -127,6 +127,7 @@ impl<DB: Backend> SqlUnit<DB> {
             kept: Arc::clone(kept),
             writer,
         };
+        unit.connection.prepared = kept.prepared();
         let begun = async {
             match unit.connection.open(opening).await {
                 // A connection that nobody tested since its last use may have died meanwhile; nothing was begun on it.

@@ -11,7 +11,7 @@ use super::text;
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Opened, Prepared, Recorded, Verdict},
         idempotency::Mark,
         schema,
         shared::{self, OUTBOX_COLUMNS},
@@ -36,14 +36,20 @@ impl Backend for MySql {
     async fn open(
         connection: &mut MySqlConnection,
         opening: &Opening,
-        _: &mut bool,
+        prepared: &mut Prepared,
     ) -> Result<Opened<Self>, sqlx::Error> {
         let opened = match (&opening.key, opening.mark) {
             (Some(key), Some(mark)) => open_mark(connection, key, mark, &opening.reads).await,
-            (key, _) => {
-                let reads = send(connection, text::opening(key.as_ref()), &opening.reads).await;
-                reads.map(|reads| Opened { recorded: Recorded::Fresh, reads })
+            (Some(key), None) if *prepared != Prepared::Impossible => {
+                let mut sent = send(connection, text::opening_prepared(key), &opening.reads).await;
+                *prepared = prepared_by(&sent);
+                if *prepared != Prepared::Yes {
+                    // Boxed: once a session.
+                    sent = Box::pin(open_unprepared(connection, key, &opening.reads, prepared)).await;
+                }
+                fresh(sent)
             }
+            (key, _) => fresh(send(connection, text::opening(key.as_ref()), &opening.reads).await),
         };
         let error = match opened {
             Ok(opened) => return Ok(opened),
@@ -64,8 +70,15 @@ impl Backend for MySql {
         }
     }
 
-    fn closing(writes: &Writes, _: bool) -> Option<String> {
-        shared::closing::<text::Text>(writes)
+    fn closing(writes: &Writes, prepared: Prepared) -> Option<String> {
+        match &*writes.outbox {
+            [row] if prepared == Prepared::Yes && writes.statements.is_empty() => text::closing_prepared(row),
+            _ => shared::closing::<text::Text>(writes),
+        }
+    }
+
+    fn is_unprepared(error: &sqlx::Error) -> bool {
+        number(error) == Some(UNKNOWN_STMT_HANDLER)
     }
 
     async fn run(connection: &mut MySqlConnection, statement: &Statement) -> Result<u64, sqlx::Error> {
@@ -106,6 +119,48 @@ impl Backend for MySql {
                 .is_some_and(|answer| !matches!(answer.number(), 1053 | 1077 | 1152 | 1317 | 1927))
         })
     }
+}
+
+fn fresh(reads: Result<Vec<Vec<MySqlRow>>, sqlx::Error>) -> Result<Opened<MySql>, sqlx::Error> {
+    reads.map(|reads| Opened { recorded: Recorded::Fresh, reads })
+}
+
+const PARSE_ERROR: u16 = 1064;
+const UNKNOWN_STMT_HANDLER: u16 = 1243;
+const UNSUPPORTED_PS: u16 = 1295;
+
+/// What an answer to what prepares a statement, or executes it, says about the session.
+fn prepared_by<T>(answer: &Result<T, sqlx::Error>) -> Prepared {
+    match answer.as_ref().err().and_then(number) {
+        Some(PARSE_ERROR | UNSUPPORTED_PS) => Prepared::Impossible,
+        Some(UNKNOWN_STMT_HANDLER) => Prepared::Unknown,
+        _ => Prepared::Yes,
+    }
+}
+
+/// What follows an opening that found nothing prepared: prepares, or does without, now or (MySQL, which cannot) for good.
+async fn open_unprepared(
+    connection: &mut MySqlConnection,
+    key: &IdempotencyKey,
+    reads: &[Statement],
+    prepared: &mut Prepared,
+) -> Result<Vec<Vec<MySqlRow>>, sqlx::Error> {
+    connection.execute(raw_sql("ROLLBACK")).await?;
+    if *prepared == Prepared::Unknown {
+        let done = connection.execute(raw_sql(AssertSqlSafe(text::prepare()))).await;
+        if done.is_ok() {
+            let sent = send(connection, text::opening_prepared(key), reads).await;
+            *prepared = prepared_by(&sent);
+            if *prepared == Prepared::Yes {
+                return sent;
+            }
+        } else if prepared_by(&done) == Prepared::Impossible {
+            *prepared = Prepared::Impossible;
+        }
+        // Otherwise the server has no room for more prepared statements, or a proxy gives every text another session. This one
+        // it keeps until the transaction ends.
+    }
+    send(connection, text::opening(Some(key)), reads).await
 }
 
 /// Writes the last number of a key instead of a record.

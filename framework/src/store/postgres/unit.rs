@@ -9,7 +9,7 @@ use super::text;
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Opened, Prepared, Recorded, Verdict},
         idempotency::Mark,
         schema,
         shared::{self, OUTBOX_COLUMNS},
@@ -34,7 +34,7 @@ impl Backend for Postgres {
     async fn open(
         connection: &mut PgConnection,
         opening: &Opening,
-        prepared: &mut bool,
+        prepared: &mut Prepared,
     ) -> Result<Opened<Self>, sqlx::Error> {
         let Some(key) = &opening.key else {
             let sent = send(connection, text::OPENING.to_owned(), &opening.reads).await?;
@@ -45,7 +45,7 @@ impl Backend for Postgres {
             return opened(Box::pin(open_mark(connection, key, mark, &opening.reads)).await);
         }
         let mut answer = send(connection, text::opening_prepared(key), &opening.reads).await;
-        *prepared = !is_unprepared(&answer);
+        *prepared = prepared_by(&answer);
         if !answer.as_ref().is_ok_and(|sent| sent.inserted == 1) {
             // Boxed: rare, and large.
             answer = Box::pin(open_slowly(connection, key, opening, answer, prepared)).await;
@@ -53,9 +53,9 @@ impl Backend for Postgres {
         opened(answer)
     }
 
-    fn closing(writes: &Writes, prepared: bool) -> Option<String> {
+    fn closing(writes: &Writes, prepared: Prepared) -> Option<String> {
         match &*writes.outbox {
-            [row] if prepared => text::closing_prepared(writes, row),
+            [row] if prepared == Prepared::Yes => text::closing_prepared(writes, row),
             _ => shared::closing::<text::Text>(writes),
         }
     }
@@ -138,15 +138,15 @@ async fn open_slowly(
     key: &IdempotencyKey,
     opening: &Opening,
     mut answer: Result<Sent, sqlx::Error>,
-    prepared: &mut bool,
+    prepared: &mut Prepared,
 ) -> Result<Sent, sqlx::Error> {
-    if !*prepared {
+    if *prepared != Prepared::Yes {
         // The first unit on this session.
         prepare(connection).await?;
         answer = send(connection, text::opening_prepared(key), &opening.reads).await;
-        *prepared = !is_unprepared(&answer);
+        *prepared = prepared_by(&answer);
     }
-    if !*prepared {
+    if *prepared != Prepared::Yes {
         // A pooler gives every transaction another session. This one it keeps until it ends.
         connection.execute(raw_sql("ROLLBACK")).await?;
         answer = send(connection, text::opening(key), &opening.reads).await;
@@ -198,8 +198,9 @@ async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
 const INVALID_SQL_STATEMENT_NAME: &str = "26000";
 const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
 
-fn is_unprepared<T>(answer: &Result<T, sqlx::Error>) -> bool {
-    answer.as_ref().err().and_then(code).as_deref() == Some(INVALID_SQL_STATEMENT_NAME)
+fn prepared_by<T>(answer: &Result<T, sqlx::Error>) -> Prepared {
+    let unknown = answer.as_ref().err().and_then(code).as_deref() == Some(INVALID_SQL_STATEMENT_NAME);
+    if unknown { Prepared::Unknown } else { Prepared::Yes }
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {

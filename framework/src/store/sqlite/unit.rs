@@ -9,7 +9,7 @@ use super::{lock, text};
 use crate::{
     store::{
         AnyPool,
-        backend::{self, Backend, IdempotencyKey, Opened, Recorded, Verdict},
+        backend::{self, Backend, IdempotencyKey, Opened, Prepared, Recorded, Verdict},
         idempotency::Mark,
         schema,
         shared::{self, OUTBOX_COLUMNS},
@@ -34,7 +34,7 @@ impl Backend for Sqlite {
     async fn open(
         connection: &mut SqliteConnection,
         opening: &Opening,
-        _: &mut bool,
+        _: &mut Prepared,
     ) -> Result<Opened<Self>, sqlx::Error> {
         let opened = match (&opening.key, opening.mark) {
             (Some(key), Some(mark)) => open_mark(connection, key, mark, &opening.reads).await,
@@ -59,7 +59,7 @@ impl Backend for Sqlite {
         }
     }
 
-    fn closing(writes: &Writes, _: bool) -> Option<String> {
+    fn closing(writes: &Writes, _: Prepared) -> Option<String> {
         shared::closing::<text::Text>(writes)
     }
 
