@@ -3,6 +3,9 @@
 //! Nothing below `store` knows what a handler is. What differs between the databases has a folder for each, with the same
 //! file names.
 
+// Without a database nobody asks for most of it.
+#![cfg_attr(not(any(feature = "postgres", feature = "mysql", feature = "sqlite")), allow(dead_code))]
+
 pub(crate) mod attempts;
 pub mod backend;
 pub mod batch;
@@ -24,7 +27,6 @@ pub(crate) mod saga;
 pub(crate) mod schedule;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod schema;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod shared;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -6,7 +6,6 @@ use super::{Bus, BusCore};
 use crate::{
     background::Running,
     error::{Disposition, Error},
-    store::schema::SchemaError,
     transport::{Consumer, Inbox, TransportError},
     worker,
 };
@@ -52,15 +51,19 @@ impl BusError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_transient(),
-            Self::UnitOfWork { cause, .. } | Self::Subscriptions { cause, .. } => {
-                match cause.cause().downcast_ref::<SchemaError>() {
-                    Some(error) => error.is_transient(),
-                    None => cause.disposition() != Disposition::DeadLetter,
-                }
-            }
+            Self::UnitOfWork { cause, .. } | Self::Subscriptions { cause, .. } => may_pass(cause),
             Self::AlreadyRunning { .. } => false,
         }
     }
+}
+
+/// Whether what is not ready may become so by itself. A schema that does not fit stays as it is.
+fn may_pass(cause: &Error) -> bool {
+    #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+    if let Some(error) = cause.cause().downcast_ref::<crate::store::schema::SchemaError>() {
+        return error.is_transient();
+    }
+    cause.disposition() != Disposition::DeadLetter
 }
 
 impl Bus {

@@ -17,7 +17,9 @@ use crate::{
 
 mod sql;
 
-pub(crate) use sql::{SagaRow, SagaRows, SqlSagas};
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) use sql::SagaRow;
+pub(crate) use sql::{SagaRows, SqlSagas};
 
 /// A property of a saga and its value: at most one saga of a name has it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

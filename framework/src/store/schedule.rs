@@ -93,6 +93,7 @@ pub trait ScheduleRows: Database {
 }
 
 /// The columns of the outbox, as the table `schedule` calls them.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(crate) const SCHEDULE_COLUMNS: &str =
     "message_id,destination,aggregatetype,aggregateid,type,payload,headers,tracingspancontext";
 
