@@ -120,7 +120,8 @@ impl Outbox {
         self
     }
 
-    /// Inserts one message: for where it says itself or its route says, or for the subscribers of an event. It leaves when the caller's transaction commits, and never when it rolls back.
+    /// Inserts one message: for where it says itself or its route says, or for the subscribers of an event. It leaves when the
+    /// caller's transaction commits, and never when it rolls back.
     ///
     /// Call it last before the commit: order per key follows the order of the inserts, which serialises on the
     /// aggregate's row only after that row was written.

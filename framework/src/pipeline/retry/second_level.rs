@@ -2,8 +2,7 @@
 //! there are none or they fail, the dead letters.
 //!
 //! The second level is counted like an attempt before it runs. So it runs no second time once the attempts are used up: a process
-//! that dies in it leaves a count above
-//! the allowed ones, and the next delivery goes to the dead letters.
+//! that dies in it leaves a count above the allowed ones, and the next delivery goes to the dead letters.
 
 use super::{Next, attempt, forget, nack, undo};
 use crate::{
