@@ -29,11 +29,12 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Reads id and name from a delivery.
+    /// Takes the message out of a delivery, whose settlement stays.
     ///
     /// # Errors
-    /// When it has no id: without one neither idempotency nor counting attempts is possible. The text says so.
-    pub(crate) fn read(delivery: &Delivery) -> Result<Self, String> {
+    /// When it has no id: without one neither idempotency nor counting attempts is possible. The text says so, and nothing was
+    /// taken.
+    pub(crate) fn read(delivery: &mut Delivery) -> Result<Self, String> {
         let id = delivery.headers.get(headers::ID).unwrap_or_default();
         if id.is_empty() {
             return Err(format!(
@@ -42,12 +43,13 @@ impl Incoming {
             ));
         }
         let sender = delivery.headers.get(headers::SOURCE).unwrap_or(&delivery.source);
+        let id = id.parse().unwrap_or_else(|_| foreign_id(sender, id));
         Ok(Self {
-            id: id.parse().unwrap_or_else(|_| foreign_id(sender, id)),
+            id,
             name: delivery.headers.get(headers::TYPE).unwrap_or_default().to_owned(),
-            headers: delivery.headers.clone(),
-            body: delivery.body.clone(),
-            source: delivery.source.clone(),
+            headers: std::mem::take(&mut delivery.headers),
+            body: std::mem::take(&mut delivery.body),
+            source: std::mem::take(&mut delivery.source),
             repeat: delivery.repeat,
         })
     }

@@ -76,8 +76,8 @@ enum Waits {
 
 impl Member {
     /// The message of a delivery; an unreadable one comes back with the reason.
-    pub(super) fn read(core: &Arc<BusCore>, delivery: Delivery) -> Result<Self, Box<(Delivery, String)>> {
-        let incoming = match Incoming::read(&delivery) {
+    pub(super) fn read(core: &Arc<BusCore>, mut delivery: Delivery) -> Result<Self, Box<(Delivery, String)>> {
+        let incoming = match Incoming::read(&mut delivery) {
             Ok(incoming) => incoming,
             Err(cause) => return Err(Box::new((delivery, cause))),
         };

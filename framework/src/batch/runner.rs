@@ -58,8 +58,8 @@ pub(crate) async fn run(core: &Arc<BusCore>, deliveries: Vec<Delivery>) -> Vec<E
 }
 
 /// Handles one delivery and settles it.
-pub(crate) async fn alone(core: &Arc<BusCore>, delivery: Delivery) -> End {
-    match Incoming::read(&delivery) {
+pub(crate) async fn alone(core: &Arc<BusCore>, mut delivery: Delivery) -> End {
+    match Incoming::read(&mut delivery) {
         Ok(incoming) => {
             let mut cx = IncomingContext::new(Arc::clone(core), incoming, delivery.settlement);
             let result = core.incoming.run(&mut cx).await;

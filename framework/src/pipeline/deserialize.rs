@@ -19,10 +19,11 @@ impl Step<IncomingContext> for Deserialize {
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
         cx.says_nothing = true; // until it is read
         let core = cx.core();
-        let message = cx.message().clone();
+        let context = cx.context.clone();
+        let message = context.incoming();
         let handlers = match Level::of(cx.context.attempted()) {
-            Level::First => core.handlers.of(&message)?,
-            Level::Second => core.failed_handlers.find(&message),
+            Level::First => core.handlers.of(message)?,
+            Level::Second => core.failed_handlers.find(message),
         };
         if handlers.is_empty() {
             cx.outcome = "not for this bus";
@@ -30,15 +31,14 @@ impl Step<IncomingContext> for Deserialize {
         }
         for handler in handlers {
             cx.handler = Some(handler.type_name());
-            let prepared = handler.prepare(core.codec.as_ref(), &message).map_err(|error| {
+            let prepared = handler.prepare(core.codec.as_ref(), message).map_err(|error| {
                 Error::permanent(format!(
                     "message {:?} cannot be read by handler {}: {error}",
                     message.name,
                     handler.type_name()
                 ))
             })?;
-            cx.calls.push(prepared.call);
-            cx.handlers.push(handler.type_name());
+            cx.calls.push((handler.type_name(), prepared.call));
             if let Some(saga) = prepared.saga {
                 cx.concern(saga);
             }

@@ -14,8 +14,7 @@ impl Step<IncomingContext> for Dispatch {
     }
 
     async fn run(&self, cx: &mut IncomingContext, next: Next<'_, IncomingContext>) -> Result<()> {
-        let handlers = std::mem::take(&mut cx.handlers);
-        for (call, handler) in std::mem::take(&mut cx.calls).into_iter().zip(handlers) {
+        for (handler, call) in std::mem::take(&mut cx.calls) {
             cx.handler = Some(handler);
             let handled = call(cx.context.clone()).await;
             cx.says_nothing = handled.as_ref().is_err_and(|error| error.disposition() == Disposition::Later);

@@ -24,9 +24,8 @@ use crate::{
 /// One received message on its way through the incoming pipeline.
 pub struct IncomingContext {
     pub(crate) context: Context,
-    pub(crate) calls: Vec<Call>,
-    /// The names of the handlers that `calls` call, in the same order.
-    pub(crate) handlers: Vec<&'static str>,
+    /// The handlers to call, with their names.
+    pub(crate) calls: Vec<(&'static str, Call)>,
     /// The handler that runs, or failed.
     pub(crate) handler: Option<&'static str>,
     /// What the unit of work reads with its opening text; taken when it begins.
@@ -69,7 +68,6 @@ impl IncomingContext {
         Self {
             context,
             calls: Vec::new(),
-            handlers: Vec::new(),
             handler: None,
             reads: Vec::new(),
             sagas: Vec::new(),

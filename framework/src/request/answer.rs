@@ -7,6 +7,7 @@ use super::{Problem, problem};
 use crate::{
     codec::Codec,
     error::{Error, Result},
+    handler::decoded,
     headers,
     message::Message,
     store::results::{FAILED, ResultRow, SUCCEEDED},
@@ -38,13 +39,7 @@ pub(crate) fn decode<M: Message>(codec: &dyn Codec, name: &str, body: &[u8]) -> 
     if name != M::NAME {
         return Err(format!("it is a message {name:?}, and {:?} was expected", M::NAME));
     }
-    let mut message = None;
-    let decoded = codec.decode(body, &mut |deserializer| {
-        message = Some(M::deserialize(deserializer)?);
-        Ok(())
-    });
-    decoded.map_err(|error| error.to_string())?;
-    message.ok_or_else(|| "the codec decoded nothing".to_owned())
+    decoded(codec, body).map_err(|error| error.to_string())
 }
 
 /// What became of a message that somebody polls for.

@@ -21,6 +21,12 @@ pub(crate) const ACCEPTED: &str = "accepted";
 pub(crate) const SUCCEEDED: &str = "succeeded";
 pub(crate) const FAILED: &str = "failed";
 
+/// [`ResultRows::UNLESS_SUCCEEDED`] where there is ON CONFLICT.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(super) const ON_CONFLICT_UNLESS_SUCCEEDED: &str = " ON CONFLICT(message_id)DO UPDATE SET state=excluded.state,name=excluded.name,content_type=excluded.content_type,\
+     data=excluded.data,problem=excluded.problem,bus=excluded.bus,handled_at=excluded.handled_at \
+     WHERE result.state<>'succeeded'";
+
 /// One row of the table `result`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResultRow {

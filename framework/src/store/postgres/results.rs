@@ -3,12 +3,10 @@
 use sqlx::{PgConnection, Postgres, Row};
 use uuid::Uuid;
 
-use crate::store::results::{ResultRow, ResultRows};
+use crate::store::results::{ON_CONFLICT_UNLESS_SUCCEEDED, ResultRow, ResultRows};
 
 impl ResultRows for Postgres {
-    const UNLESS_SUCCEEDED: &'static str = " ON CONFLICT(message_id)DO UPDATE SET state=excluded.state,name=excluded.name,content_type=excluded.content_type,\
-         data=excluded.data,problem=excluded.problem,bus=excluded.bus,handled_at=excluded.handled_at \
-         WHERE result.state<>'succeeded'";
+    const UNLESS_SUCCEEDED: &'static str = ON_CONFLICT_UNLESS_SUCCEEDED;
     const UNLESS_THERE: &'static str = " ON CONFLICT DO NOTHING";
 
     async fn read_result(
