@@ -1,6 +1,9 @@
 //! What a bus receives, written down in the order of arrival, before anything looks at it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use barid::{
@@ -9,7 +12,7 @@ use barid::{
 };
 use uuid::Uuid;
 
-use super::orders::OrderPlaced;
+use super::{orders::OrderPlaced, tape::MARK};
 
 /// One delivery.
 #[derive(Clone, Debug)]
@@ -22,25 +25,35 @@ pub(crate) struct Arrival {
 
 /// What a bus received so far. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Arrivals(Arc<Mutex<Vec<Arrival>>>);
+pub(crate) struct Arrivals(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    all: Mutex<Vec<Arrival>>,
+    marked: AtomicBool,
+}
 
 impl Arrivals {
     pub(crate) fn all(&self) -> Vec<Arrival> {
-        self.0.lock().unwrap().clone()
+        self.0.all.lock().unwrap().clone()
     }
 
-    /// Copies that the broker had: what it delivered without what it delivered again.
-    pub(crate) fn firsts(&self) -> usize {
-        self.0.lock().unwrap().iter().filter(|arrival| !arrival.again).count()
+    /// Whether a mark of the tape came by, after everything that was published before it.
+    pub(crate) fn marked(&self) -> bool {
+        self.0.marked.load(Ordering::SeqCst)
     }
 
     fn write_down(&self, delivery: &Delivery) {
+        if delivery.headers.get(headers::TYPE) == Some(MARK) {
+            self.0.marked.store(true, Ordering::SeqCst);
+            return;
+        }
         let arrival = Arrival {
             id: delivery.headers.get(headers::ID).unwrap().parse().unwrap(),
             event: serde_json::from_slice(&delivery.body).unwrap(),
             again: delivery.repeat == Repeat::Possible,
         };
-        self.0.lock().unwrap().push(arrival);
+        self.0.all.lock().unwrap().push(arrival);
     }
 }
 

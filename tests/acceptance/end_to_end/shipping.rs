@@ -33,6 +33,8 @@ async fn ship(placed: OrderPlaced, cx: Context) -> Result<()> {
 }
 
 pub(crate) struct Shipping {
+    /// The name of the bus, and of its queue.
+    pub(crate) bus: String,
     database: TestDatabase<MySql>,
     pool: MySqlPool,
 }
@@ -44,7 +46,7 @@ impl Shipping {
         let pool = MySqlPoolOptions::new().max_connections(connections).connect(&database.url).await.unwrap();
         schema::apply(&AnyPool::MySql(pool.clone())).await.unwrap();
         sqlx::raw_sql(TABLES).execute(&pool).await.unwrap();
-        Self { database, pool }
+        Self { bus: names::unique("shipping"), database, pool }
     }
 
     pub(crate) fn start(
@@ -53,7 +55,7 @@ impl Shipping {
         topic: &str,
         stop: CancellationToken,
     ) -> JoinHandle<Result<(), BusError>> {
-        let bus = Bus::builder(names::unique("shipping"))
+        let bus = Bus::builder(self.bus.as_str())
             .transport(broker)
             .subscribe(topic)
             .unit_of_work(SqlUnitOfWork::new(self.pool.clone()).commit_with_transaction(true))

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use barid::{Destination, Outgoing, RabbitMq, Sender, Transport, headers, transport::Inbox};
-use barid_tests::{names, servers};
+use barid_tests::{eventually, names, servers};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -16,9 +16,9 @@ use rdkafka::{
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::orders::OrderPlaced;
+use super::{PATIENCE, arrivals::Arrivals, orders::OrderPlaced};
 
-const MARK: &str = "tape.mark";
+pub(crate) const MARK: &str = "tape.mark";
 const BOUND: Duration = Duration::from_secs(60);
 
 /// One copy of a message.
@@ -31,7 +31,7 @@ pub(crate) struct Copy {
 }
 
 pub(crate) enum Tape {
-    RabbitMq { broker: RabbitMq, sender: Sender, inbox: Inbox },
+    RabbitMq { broker: RabbitMq, sender: Sender, inbox: Inbox, topic: String },
     Kafka { topic: String, marks: Mutex<Vec<Vec<i64>>> },
 }
 
@@ -41,7 +41,7 @@ impl Tape {
         inbox.prefetch = 1_000;
         broker.declare(&inbox).await.unwrap();
         let sender = Sender::connect(broker, "tape").await.unwrap();
-        Self::RabbitMq { broker: broker.clone(), sender, inbox }
+        Self::RabbitMq { broker: broker.clone(), sender, inbox, topic: topic.to_owned() }
     }
 
     pub(crate) fn kafka(topic: &str) -> Self {
@@ -64,9 +64,33 @@ impl Tape {
         }
     }
 
-    /// All of it.
+    /// Waits until `bus` has received everything that the topic has for it.
+    ///
+    /// The copies on the tape cannot tell: RabbitMQ may put a message whose publisher dies before the confirm into one of
+    /// two bound queues only. It is published again, so nothing is lost, but the queues differ by a copy.
+    pub(crate) async fn received_by(&self, bus: &str, arrivals: &Arrivals) {
+        match self {
+            Self::RabbitMq { sender, topic, .. } => {
+                let topic = Destination::topic(topic.as_str()).unwrap();
+                sender.send(Outgoing::raw(MARK, None).to(topic)).await.unwrap();
+                eventually(PATIENCE, "the bus received the last mark", || async { arrivals.marked() }).await;
+            }
+            Self::Kafka { topic, .. } => {
+                let look = || {
+                    let (topic, group) = (topic.clone(), bus.to_owned());
+                    tokio::task::spawn_blocking(move || handled(&topic, &group))
+                };
+                eventually(PATIENCE, "the bus handled all of the topic", || async { look().await.unwrap() })
+                    .await;
+            }
+        }
+    }
+
+    /// All of it, up to the mark that [`Tape::received_by`] made where the tape is a queue.
     pub(crate) async fn read(self) -> Vec<Copy> {
-        self.mark().await;
+        if matches!(self, Self::Kafka { .. }) {
+            self.mark().await;
+        }
         match self {
             Self::RabbitMq { broker, inbox, .. } => read_queue(&broker, &inbox).await,
             Self::Kafka { topic, marks } => {
@@ -77,7 +101,7 @@ impl Tape {
     }
 }
 
-/// Reads up to the last mark; there are as many as kills, and the one of `Tape::read`.
+/// Reads up to the last mark; there are as many as kills, and the one of `Tape::received_by`.
 async fn read_queue(broker: &RabbitMq, inbox: &Inbox) -> Vec<Copy> {
     let mut consumer = broker.consumer(inbox).await.unwrap();
     let (mut copies, mut marks) = (Vec::new(), 0);
@@ -127,9 +151,28 @@ fn id_of(message: &BorrowedMessage<'_>) -> Uuid {
 }
 
 fn kafka_consumer() -> BaseConsumer {
+    kafka_member(&names::unique("tape"))
+}
+
+/// A consumer that may look at the group's offsets.
+fn kafka_member(group: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", servers::kafka()).set("group.id", names::unique("tape"));
+    config.set("bootstrap.servers", servers::kafka()).set("group.id", group);
     config.set("enable.auto.commit", "false").create().unwrap()
+}
+
+/// Whether the group has committed the ends of all partitions.
+fn handled(topic: &str, group: &str) -> bool {
+    let consumer = kafka_member(group);
+    let mut asked = TopicPartitionList::new();
+    let ends = ends(&consumer, topic);
+    for partition in 0..ends.len() {
+        asked.add_partition(topic, i32::try_from(partition).unwrap());
+    }
+    let committed = consumer.committed_offsets(asked, BOUND).unwrap();
+    let offsets = committed.elements();
+    let offsets = offsets.iter().map(|element| element.offset().to_raw().unwrap_or(0).max(0));
+    offsets.eq(ends)
 }
 
 /// Where each partition ends.
