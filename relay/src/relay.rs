@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    failpoint::{self, Point},
     lane::{Halted, Lanes, RowId, Stats},
     sink::{self, OpenSink, Routes, Sink},
     source::{ReadRow, Source, SourceError, Want},
@@ -209,11 +210,17 @@ impl Session<'_> {
             return;
         }
         for (at, sink) in self.sinks.iter_mut().enumerate() {
-            while let Some((token, row)) = self.lanes.ready(at) {
+            for started in 0_usize.. {
+                let Some((token, row)) = self.lanes.ready(at) else { break };
+                if started == 1 {
+                    failpoint::reached(Point::MidBatch);
+                }
+                failpoint::reached(Point::BeforePublish);
                 if sink.publisher.submit(row, token).is_err() {
                     break;
                 }
                 self.lanes.started(token);
+                failpoint::reached(Point::AfterPublishBeforeConfirm);
             }
         }
     }
@@ -222,7 +229,7 @@ impl Session<'_> {
         let now = Instant::now();
         for (token, outcome) in outcomes {
             match &outcome {
-                Outcome::Confirmed => {}
+                Outcome::Confirmed => failpoint::reached(Point::AfterConfirmBeforeMark),
                 Outcome::Transient(reason) | Outcome::Unknown(reason) => {
                     self.complaints.retrying(&self.sinks[sink].name, reason, now);
                 }
@@ -270,6 +277,7 @@ impl Session<'_> {
             }
         }
         self.lanes.read_finished();
+        failpoint::reached(Point::AfterClaim);
     }
 
     /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.

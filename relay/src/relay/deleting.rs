@@ -8,6 +8,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use super::{RelayError, Settings};
 use crate::{
+    failpoint::{self, Point},
     lane::{Park, RowId, backoff::Backoff},
     source::{Source, SourceError, Writer},
 };
@@ -130,6 +131,7 @@ impl Task {
         match job {
             Job::Delete(rows) => {
                 let deleted = writer.delete(rows).await?;
+                failpoint::reached(Point::AfterMarkBeforeCommit);
                 if deleted != rows.len() as u64 {
                     tracing::debug!(
                         source = self.source.name(),

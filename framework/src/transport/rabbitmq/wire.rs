@@ -20,6 +20,10 @@ use crate::{
 /// message's headers must fit into one.
 const HEADERS_BYTES_MAX: usize = 100 * 1024;
 
+/// Headers by which RabbitMQ routes copies of a message to other queues, past everything that was configured. It closes the
+/// channel over one that is no array, and with it the neighbours of the message.
+const COPYING: [&str; 2] = ["CC", "BCC"];
+
 /// Delivery mode of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
 
@@ -46,6 +50,11 @@ pub(super) fn encode(row: &OutgoingRow, body_bytes_max: usize) -> Result<Message
     let mut table = FieldTable::default();
     let mut bytes = 0;
     for (name, value) in all.iter() {
+        if COPYING.contains(&name) {
+            return Err(format!(
+                "a header may not be called {name:?}: RabbitMQ would route copies of the message by it"
+            ));
+        }
         bytes += name.len() + value.len() + 6;
         table.insert(short("header name", name)?, AMQPValue::LongString(LongString::from(value)));
     }
