@@ -25,17 +25,20 @@ pub enum Point {
     /// Rows were deleted. On SQLite before the COMMIT and after it in turn; elsewhere the DELETE is a transaction of its own,
     /// and nobody but the writer knows of it yet.
     AfterMarkBeforeCommit,
+    /// The lease of the source is about to be renewed.
+    LeaseRenew,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AfterClaim,
         Self::BeforePublish,
         Self::AfterPublishBeforeConfirm,
         Self::MidBatch,
         Self::AfterConfirmBeforeMark,
         Self::AfterMarkBeforeCommit,
+        Self::LeaseRenew,
     ];
 
     /// What the environment calls it.
@@ -48,6 +51,7 @@ impl Point {
             Self::MidBatch => "mid_batch",
             Self::AfterConfirmBeforeMark => "after_confirm_before_mark",
             Self::AfterMarkBeforeCommit => "after_mark_before_commit",
+            Self::LeaseRenew => "lease_renew",
         }
     }
 }

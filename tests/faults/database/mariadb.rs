@@ -87,6 +87,7 @@ async fn f16_repeatable_read_is_the_default() {
         sql::number(&rig.outbox.pool, "SELECT count(*) FROM load_row").await.unwrap(),
     );
     assert!(seen == 0 && there >= 100, "{seen} of {there}");
+    old.execute("ROLLBACK").await.unwrap();
     let evidence = format!("a session with an open snapshot saw {seen} of {there} rows");
     let faults = vec![Fault::new("the server's isolation level is REPEATABLE READ", evidence)];
     rig.settle(load, relay, 0, faults).await.assert_promises();

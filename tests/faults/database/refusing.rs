@@ -28,7 +28,7 @@ async fn f29_a_schema_that_is_missing_older_or_newer() {
     for database in Database::ALL {
         let apply = "barid-relay schema apply";
         refused(database, "DROP TABLE barid_schema", &["lacks", apply]).await;
-        refused(database, "DELETE FROM barid_schema WHERE version > 4", &["lacks", "0005 relay", apply])
+        refused(database, "DELETE FROM barid_schema WHERE version > 4", &["lacks", "0005_relay", apply])
             .await;
         let newer = "INSERT INTO barid_schema (version, name, checksum) VALUES (9999, 'tomorrow', 'x')";
         refused(database, newer, &["9999", "tomorrow", "update this program"]).await;
