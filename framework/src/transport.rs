@@ -130,6 +130,11 @@ pub trait Publisher: Send {
     /// nothing is in flight. Cancel safe: an outcome that was not returned is returned by the next call.
     async fn settled(&mut self) -> Vec<(Token, Outcome)>;
 
+    /// Gives up every row that has not left this process yet: its outcome is unknown. Called when the right to publish has
+    /// ended, and again when it has ended once more; rows may be submitted after it. The default is for a publisher that keeps
+    /// none back.
+    fn purge(&mut self) {}
+
     /// Stops taking rows, waits a bounded time for those in flight, and returns one outcome for each of them.
     async fn close(self: Box<Self>) -> Vec<(Token, Outcome)>;
 }

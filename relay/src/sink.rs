@@ -175,6 +175,13 @@ impl fmt::Debug for OpenSink {
     }
 }
 
+/// Has every sink give up what it has not sent yet: the lease does not allow it any more.
+pub fn purge(sinks: &mut [OpenSink]) {
+    for sink in sinks {
+        sink.publisher.purge();
+    }
+}
+
 /// Outcomes of the first sink that has some, and its index. Cancel safe, as the publishers are.
 pub async fn settled(sinks: &mut [OpenSink]) -> (usize, Vec<(Token, Outcome)>) {
     if let [only] = sinks {
