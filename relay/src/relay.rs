@@ -187,7 +187,7 @@ impl Session<'_> {
         let mut ended = self.work(stop).await;
         if matches!(&ended, Err(error) if error.is_fenced()) {
             self.fenced = true;
-            sink::purge(&mut self.sinks);
+            self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
             self.drain().await?;
         } else if ended.is_ok() {
             ended = self.drain().await.and(ended);
@@ -216,7 +216,7 @@ impl Session<'_> {
                 () = self.deadline.moved() => self.lapsed = false,
                 () = self.lapses.passed(), if !self.lapsed => {
                     self.lapsed = true;
-                    sink::purge(&mut self.sinks);
+                    self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
                 }
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
                 gone = self.deleting.done() => self.lanes.gone(gone?),

@@ -141,7 +141,7 @@ impl RelayBuilder {
     ///
     /// # Errors
     /// Every problem: no sink, no route, a name twice, a route to a sink that does not exist, a bound of zero.
-    pub fn build(self) -> Result<Relay, BuildError> {
+    pub fn build(mut self) -> Result<Relay, BuildError> {
         let mut problems = Vec::new();
         if self.sinks.is_empty() {
             problems.push("there is no sink: add one".to_owned());
@@ -160,7 +160,7 @@ impl RelayBuilder {
             }
         }
         let mut routes = Vec::new();
-        for (destination, sink, order, poison) in &self.routes {
+        for (destination, sink, order, poison) in &std::mem::take(&mut self.routes) {
             let pattern = destination.parse::<Pattern>().map_err(|error| problems.push(error.to_string()));
             let found = self.sinks.iter().position(|known| known.name == *sink);
             if found.is_none() {
@@ -171,7 +171,14 @@ impl RelayBuilder {
                 ));
             }
             if let (Ok(destination), Some(sink)) = (pattern, found) {
-                routes.push(Route { destination, way: Way { sink, order: *order, poison: *poison } });
+                let to = &mut self.sinks[sink];
+                to.destinations.extend(destination.fixed());
+                let order = match order {
+                    // No row can overtake another one of its batch, and batches follow one another.
+                    Order::Strict if to.transport.publishes_atomically() => Order::Pipelined,
+                    order => *order,
+                };
+                routes.push(Route { destination, way: Way { sink, order, poison: *poison } });
             }
         }
         let settings = &self.settings;
