@@ -167,6 +167,9 @@ struct Session<'a> {
     relay: &'a Relay,
     lease: Lease,
     deadline: Deadline,
+    /// The same, for waiting until it has passed; and whether it has.
+    lapses: Deadline,
+    lapsed: bool,
     /// Another relay has taken over: only confirmed rows are still deleted.
     fenced: bool,
     lanes: Lanes,
@@ -184,6 +187,7 @@ impl Session<'_> {
         let mut ended = self.work(stop).await;
         if matches!(&ended, Err(error) if error.is_fenced()) {
             self.fenced = true;
+            self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
             self.drain().await?;
         } else if ended.is_ok() {
             ended = self.drain().await.and(ended);
@@ -209,7 +213,11 @@ impl Session<'_> {
             tokio::select! {
                 rows = self.reading.rows() => self.take(rows?),
                 lost = self.lease.lost() => return Err(self.lost(lost)),
-                () = self.deadline.moved() => {}
+                () = self.deadline.moved() => self.lapsed = false,
+                () = self.lapses.passed(), if !self.lapsed => {
+                    self.lapsed = true;
+                    self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
+                }
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
                 gone = self.deleting.done() => self.lanes.gone(gone?),
                 () = sleep_until(wake.into()) => {}

@@ -32,6 +32,8 @@ pub struct Rig {
     pub source_url: String,
     /// More lines of the configuration, before the section `[relay]`: `[source.load]` comes first and is still open.
     pub source_lines: String,
+    /// More lines of its section `[relay]`.
+    pub relay_lines: String,
     folder: TempDir,
 }
 
@@ -43,7 +45,14 @@ impl Rig {
     #[must_use]
     pub fn new(outbox: Outbox, tape: Tape) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { source_url: outbox.url.clone(), source_lines: String::new(), outbox, tape, folder }
+        Self {
+            source_url: outbox.url.clone(),
+            source_lines: String::new(),
+            relay_lines: String::new(),
+            outbox,
+            tape,
+            folder,
+        }
     }
 
     /// The relay's configuration, written anew.
@@ -55,8 +64,8 @@ impl Rig {
         let text = format!(
             "[source.load]\nurl = {:?}\nbatch_rows = 50\n{}\n\n[sink.tape]\n{}\nwindow_rows_max = {WINDOW}\n\n\
              [[route]]\ndestination = \"{}\"\nsink = \"tape\"\n\n\
-             [relay]\nbuffer_rows_max = {HELD_MAX}\ndelete_rows_max = 50\nretry_max_ms = 500\n",
-            self.source_url, self.source_lines, self.tape.sink, self.tape.destination
+             [relay]\nbuffer_rows_max = {HELD_MAX}\ndelete_rows_max = 50\nretry_max_ms = 500\n{}\n",
+            self.source_url, self.source_lines, self.tape.sink, self.tape.destination, self.relay_lines
         );
         std::fs::write(&file, text).expect("the configuration is written");
         file
