@@ -115,7 +115,8 @@ pub async fn relays(config: &Config) -> Result<Vec<Relay>, SetupError> {
     }
     let mut relays = Vec::new();
     for (name, source, pool) in pools {
-        let mut builder = Relay::builder(source::open::source(name, &pool)).settings(config.settings(source));
+        let mut builder = Relay::builder(source::open::source(name, &pool));
+        builder = builder.settings(config.settings(source)).instance(&config.relay.instance);
         for (sink_name, transport) in &sinks {
             let sink = &config.sink[*sink_name];
             let with = |name: &str, transport| {

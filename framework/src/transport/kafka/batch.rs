@@ -189,7 +189,9 @@ impl Batches {
                     self.known.insert(topic.to_owned());
                     return None;
                 }
-                Answer::Unknown if Instant::now() < until => drop(producer.poll(SLICE / 2)),
+                Answer::Unknown if Instant::now() < until => {
+                    producer.poll(SLICE / 2);
+                }
                 Answer::Unknown => return Some(outcome::of_refusal(Code::UnknownTopicOrPartition, topic)),
                 Answer::Refused(code) => return Some(outcome::of_refusal(code, topic)),
                 Answer::Silence(code) => {
