@@ -27,6 +27,7 @@
 pub mod cli;
 pub mod config;
 pub mod lane;
+pub mod parked;
 pub mod relay;
 pub mod setup;
 pub mod sink;

@@ -18,7 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    lane::{Halted, Lanes, RowId, Stats},
+    lane::{Halted, Lanes, ParkState, RowId, Stats},
+    parked::fingerprint,
     sink::{self, OpenSink, Routes, Sink},
     source::{ReadRow, Source, SourceError, Want},
 };
@@ -30,12 +31,14 @@ mod opening;
 mod reading;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 pub use self::builder::{BuildError, RelayBuilder, Settings};
 use self::{
     complain::Complaints,
-    deleting::Deleting,
+    deleting::{Deleting, Done},
     reading::{News, Reading},
+    watching::Watch,
 };
 
 /// Publishes the outbox of one source until it is told to stop.
@@ -100,6 +103,8 @@ enum End {
     Stopped,
     /// Another relay owned the source in between: what this one remembers is no longer true.
     Superseded,
+    /// An operator released parked rows: they are put back where they were, and read with what is behind them.
+    Released,
     /// Nothing more can be done until somebody decides.
     Halted(Halted),
 }
@@ -150,6 +155,12 @@ impl Relay {
                     let source_name = self.source.name().to_owned();
                     return Err(RelayError::Halted { source_name, seq: row.seq, id: row.id, reason });
                 }
+                End::Released => {
+                    tracing::info!(
+                        source = self.source.name(),
+                        "parked messages were released; starting afresh"
+                    );
+                }
                 End::Superseded => {
                     tracing::warn!(source = self.source.name(), "another relay took over; starting afresh");
                 }
@@ -169,6 +180,7 @@ struct Session<'a> {
     deleting: Deleting,
     /// Since when confirmed rows have been waiting for more to be deleted together with.
     unretired_since: Option<Instant>,
+    watch: Watch,
     complaints: Complaints,
 }
 
@@ -178,6 +190,7 @@ impl Session<'_> {
             self.lanes.wake(Instant::now());
             self.publish();
             self.retire(false);
+            self.look();
             self.ask_for_more();
             self.relay.stats.send_if_modified(|stats| {
                 let changed = *stats != self.lanes.stats();
@@ -192,7 +205,15 @@ impl Session<'_> {
                     News::ClaimChanged => {}
                 },
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
-                gone = self.deleting.done() => self.lanes.gone(gone?),
+                done = self.deleting.done() => match done? {
+                    Done::Gone(rows) => self.lanes.gone(rows),
+                    Done::Looked(seen) => {
+                        let parking = self.lanes.parks_waiting() > 0 || !self.deleting.idle();
+                        if self.watch.released(seen, parking) {
+                            return self.drain().await.map(|()| End::Released);
+                        }
+                    }
+                },
                 () = sleep_until(wake.into()) => {}
                 () = stop.cancelled() => return self.drain().await.map(|()| End::Stopped),
             }
@@ -289,7 +310,20 @@ impl Session<'_> {
             }
         }
         while self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
-            self.deleting.park(self.lanes.take_parks(settings.delete_rows_max));
+            let mut parks = self.lanes.take_parks(settings.delete_rows_max);
+            for park in parks.iter_mut().filter(|park| park.state != ParkState::Behind) {
+                let place = park.sink.map_or("routes", |sink| &self.relay.sinks[sink].name);
+                park.fingerprint = Some(fingerprint(place, &park.reason));
+            }
+            self.deleting.park(parks);
+            self.watch.parked(Instant::now());
+        }
+    }
+
+    /// Looks whether an operator released parked rows, now and then.
+    fn look(&mut self) {
+        if self.deleting.has_room() && self.watch.due(Instant::now()) {
+            self.deleting.look();
         }
     }
 
@@ -297,7 +331,8 @@ impl Session<'_> {
         let idle = Instant::now() + std::time::Duration::from_secs(3600);
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
-        [self.lanes.next_wake(), deletes].into_iter().flatten().min().unwrap_or(idle)
+        let look = self.watch.next().filter(|_| self.deleting.has_room());
+        [self.lanes.next_wake(), deletes, look].into_iter().flatten().min().unwrap_or(idle)
     }
 
     /// Takes the last answers and deletes what they confirm, within a bound. What is unanswered then is published again by
@@ -319,8 +354,9 @@ impl Session<'_> {
                 if self.deleting.idle() {
                     return Ok::<_, RelayError>(());
                 }
-                let gone = self.deleting.done().await?;
-                self.lanes.gone(gone);
+                if let Done::Gone(rows) = self.deleting.done().await? {
+                    self.lanes.gone(rows);
+                }
             }
         });
         match flushed.await {

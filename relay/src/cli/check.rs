@@ -33,7 +33,7 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
 /// Whether the outbox can be claimed and read; another relay at work is fine.
 async fn source_works(name: &str, pool: &barid::store::AnyPool) -> Result<(), crate::source::SourceError> {
     let source = crate::source::open::source(name, pool);
-    source.writer().await?.held_keys().await?;
+    source.writer().await?.held_keys(None).await?;
     match source.reader().await {
         Err(crate::source::SourceError::Busy { .. }) => {
             println!("[source.{name}]: another relay is at work");

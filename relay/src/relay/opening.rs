@@ -3,11 +3,13 @@
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Relay, RelayError, Session, complain::Complaints, deleting::Deleting, reading::Reading};
+use super::{
+    Relay, RelayError, Session, complain::Complaints, deleting::Deleting, reading::Reading, watching::Watch,
+};
 use crate::{
     lane::{Lanes, Window},
     sink::OpenSink,
-    source::{HELD_KEYS_MAX, SourceError},
+    source::{HELD_KEYS_MAX, SourceError, Writer},
 };
 
 /// Claims the source, loads the keys that parked rows hold and opens the sinks. `None` when told to stop meanwhile.
@@ -43,11 +45,20 @@ async fn try_open(relay: &Relay) -> Result<Session<'_>, RelayError> {
     let (claim, reader) = relay.source.reader().await?;
     let mut writer = relay.source.writer().await?;
     let windows: Vec<Window> = relay.sinks.iter().map(|sink| sink.window).collect();
-    let mut lanes = Lanes::new(&windows, relay.settings.backoff()).held_max(HELD_KEYS_MAX);
-    // After the claim: nobody else can park anything now.
-    for (aggregatetype, aggregateid) in writer.held_keys().await? {
-        lanes.hold(&aggregatetype, &aggregateid);
+    // After the claim: nobody else can park anything now. And before the first read: what is put back keeps its position.
+    let released = writer.released().await?;
+    let mut stats = *relay.stats.borrow();
+    if released.parked {
+        let rows = writer.put_back().await?;
+        if rows > 0 {
+            tracing::info!(source = relay.source.name(), rows, "put released messages back into the outbox");
+        }
+        stats.released += rows;
+        relay.stats.send_replace(stats);
     }
+    let mut lanes =
+        Lanes::new(&windows, relay.settings.backoff()).held_max(HELD_KEYS_MAX).counting_from(stats);
+    hold(&mut lanes, &mut *writer, relay.source.name()).await?;
     let mut sinks: Vec<OpenSink> = Vec::with_capacity(relay.sinks.len());
     for sink in &relay.sinks {
         let cause = |cause| RelayError::Sink { sink: sink.name.clone(), cause };
@@ -64,8 +75,31 @@ async fn try_open(relay: &Relay) -> Result<Session<'_>, RelayError> {
         routes: relay.routes.clone(),
         sinks,
         unretired_since: None,
+        watch: Watch::new(released),
         complaints: Complaints::default(),
     })
+}
+
+/// Holds the keys that have a poison row. Beyond the bound they are only counted.
+async fn hold(lanes: &mut Lanes, writer: &mut dyn Writer, source_name: &str) -> Result<(), SourceError> {
+    let (mut after, mut held) = (None, 0);
+    loop {
+        let page = writer.held_keys(after).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.row);
+        if held > HELD_KEYS_MAX {
+            held += page.len();
+            continue;
+        }
+        for key in &page {
+            lanes.hold(&key.aggregatetype, &key.aggregateid, key.row.seq);
+        }
+        held = lanes.held();
+    }
+    if held > HELD_KEYS_MAX {
+        return Err(SourceError::TooManyHeld { source_name: source_name.to_owned(), held });
+    }
+    Ok(())
 }
 
 impl RelayError {

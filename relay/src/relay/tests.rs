@@ -22,6 +22,7 @@ use super::*;
 use crate::{lane::Order, source::sqlite::SqliteSource};
 
 mod poison;
+mod released;
 
 const SOON: Duration = Duration::from_secs(20);
 

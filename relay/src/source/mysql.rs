@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{At, Claim, Reader, Source, SourceError, Writer};
 
+pub(super) mod parked;
 mod reader;
 mod session;
 mod writer;

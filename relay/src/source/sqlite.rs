@@ -15,6 +15,7 @@ use sqlx::{Sqlite, SqlitePool, pool::PoolConnection};
 
 use super::{At, Claim, Reader, Source, SourceError, Writer};
 
+pub(super) mod parked;
 mod reader;
 mod writer;
 

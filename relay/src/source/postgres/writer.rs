@@ -7,24 +7,44 @@ use uuid::Uuid;
 use super::{PostgresSource, session};
 use crate::{
     lane::{Park, RowId},
-    source::{At, SourceError, Writer, held_keys_asked},
+    source::{At, BEFORE_ALL, HeldKey, PARKED_PAGE, Released, SourceError, Writer},
 };
 
 const DELETE: &str = "DELETE FROM outbox o USING unnest($1::bigint[], $2::uuid[]) AS d (seq, id) \
     WHERE o.seq = d.seq AND o.id = d.id";
 
 /// One statement, so one transaction: the row is in one of the two tables at any time.
-const PARK: &str = "WITH p AS (SELECT * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::int[], $6::text[]) \
-      AS p (seq, id, state, attempts, reason)), \
+const PARK: &str = "WITH p AS (SELECT * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::int[], $6::text[], $7::text[]) \
+      AS p (seq, id, state, attempts, reason, fingerprint)), \
     d AS (DELETE FROM outbox o USING p WHERE o.seq = p.seq AND o.id = p.id RETURNING o.*) \
     INSERT INTO relay_parked (source, id, seq, destination, aggregatetype, aggregateid, type, payload, headers, \
-      tracingspancontext, created_at, state, attempts, last_error) \
+      tracingspancontext, created_at, state, attempts, last_error, fingerprint) \
     SELECT $1, d.id, d.seq, d.destination, d.aggregatetype, d.aggregateid, d.type, d.payload, d.headers, \
-      d.tracingspancontext, d.created_at, p.state, p.attempts, p.reason FROM d JOIN p USING (seq, id) \
+      d.tracingspancontext, d.created_at, p.state, p.attempts, p.reason, p.fingerprint FROM d JOIN p USING (seq, id) \
     ON CONFLICT (source, id, seq) DO NOTHING";
 
-const HELD: &str = "SELECT DISTINCT aggregatetype, aggregateid FROM relay_parked \
-    WHERE source = $1 AND aggregateid IS NOT NULL AND state <> 'skipped' LIMIT $2";
+const HELD: &str = "SELECT seq, id, aggregatetype, aggregateid FROM relay_parked WHERE source = $1 AND state = 'poison' \
+    AND aggregateid IS NOT NULL AND (seq, id) > ($2, $3) ORDER BY seq, id LIMIT $4";
+
+/// As PARK, the other way round. A position that somebody else has by now (the table was emptied and its numbers begin anew)
+/// is left to them, and the row goes to the end.
+const PUT_BACK: &str = "WITH f AS (SELECT p.seq, p.id FROM relay_parked p WHERE p.source = $1 AND p.state = 'behind' \
+      AND (p.seq, p.id) > ($2, $3) AND NOT EXISTS (SELECT FROM relay_parked q WHERE q.source = p.source AND q.state = 'poison' \
+        AND q.aggregatetype = p.aggregatetype AND q.aggregateid = p.aggregateid AND q.seq < p.seq) \
+      ORDER BY p.seq, p.id LIMIT $4), \
+    d AS (DELETE FROM relay_parked p USING f WHERE p.source = $1 AND p.seq = f.seq AND p.id = f.id RETURNING p.*), \
+    i AS (INSERT INTO outbox (seq, id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, \
+        tracingspancontext) \
+      SELECT seq, id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext FROM d \
+      ORDER BY seq ON CONFLICT (seq) DO NOTHING RETURNING seq, id), \
+    e AS (INSERT INTO outbox (id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, \
+        tracingspancontext) \
+      SELECT id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext FROM d \
+      WHERE NOT EXISTS (SELECT FROM i WHERE i.seq = d.seq AND i.id = d.id) ORDER BY seq) \
+    SELECT seq, id FROM d ORDER BY seq, id";
+
+const RELEASED: &str = "SELECT coalesce((SELECT times FROM relay_released WHERE source = $1), 0), \
+    EXISTS (SELECT FROM relay_parked WHERE source = $1)";
 
 pub(super) struct PostgresWriter {
     name: String,
@@ -55,16 +75,42 @@ impl Writer for PostgresWriter {
         let attempts: Vec<i32> =
             rows.iter().map(|park| i32::try_from(park.attempts).unwrap_or(i32::MAX)).collect();
         let reasons: Vec<&str> = rows.iter().map(|park| park.reason.as_str()).collect();
-        let call =
-            sqlx::query(PARK).bind(&self.name).bind(seqs).bind(ids).bind(states).bind(attempts).bind(reasons);
-        At { name: &self.name }.bounded("parking rows", call.execute(&mut self.connection)).await?;
+        let fingerprints: Vec<Option<&str>> = rows.iter().map(|park| park.fingerprint.as_deref()).collect();
+        let call = sqlx::query(PARK).bind(&self.name).bind(seqs).bind(ids).bind(states).bind(attempts);
+        let call = call.bind(reasons).bind(fingerprints).execute(&mut self.connection);
+        At { name: &self.name }.bounded("parking rows", call).await?;
         Ok(())
     }
 
-    async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError> {
-        let call =
-            sqlx::query_as(HELD).bind(&self.name).bind(held_keys_asked()).fetch_all(&mut self.connection);
-        let at = At { name: &self.name };
-        at.not_too_many(at.bounded("loading held keys", call).await?)
+    async fn held_keys(&mut self, after: Option<RowId>) -> Result<Vec<HeldKey>, SourceError> {
+        let after = after.unwrap_or(BEFORE_ALL);
+        let call = sqlx::query_as(HELD).bind(&self.name).bind(after.seq).bind(after.id).bind(PARKED_PAGE);
+        let rows = call.fetch_all(&mut self.connection);
+        let rows: Vec<(i64, Uuid, String, String)> =
+            At { name: &self.name }.bounded("loading held keys", rows).await?;
+        let key = |(seq, id, aggregatetype, aggregateid)| HeldKey {
+            row: RowId { seq, id },
+            aggregatetype,
+            aggregateid,
+        };
+        Ok(rows.into_iter().map(key).collect())
+    }
+
+    async fn put_back(&mut self) -> Result<u64, SourceError> {
+        let (mut after, mut moved) = (BEFORE_ALL, 0);
+        loop {
+            let call = sqlx::query_as(PUT_BACK).bind(&self.name).bind(after.seq).bind(after.id);
+            let rows = call.bind(PARKED_PAGE).fetch_all(&mut self.connection);
+            let rows: Vec<(i64, Uuid)> =
+                At { name: &self.name }.bounded("putting released rows back", rows).await?;
+            let Some(&(seq, id)) = rows.last() else { return Ok(moved) };
+            (after, moved) = (RowId { seq, id }, moved + rows.len() as u64);
+        }
+    }
+
+    async fn released(&mut self) -> Result<Released, SourceError> {
+        let call = sqlx::query_as(RELEASED).bind(&self.name).fetch_one(&mut self.connection);
+        let (times, parked) = At { name: &self.name }.bounded("looking for released rows", call).await?;
+        Ok(Released { times, parked })
     }
 }
