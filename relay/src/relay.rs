@@ -19,6 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     lane::{Halted, Lanes, ParkState, RowId, Stats},
+    lease::{
+        Candidate, Deadline,
+        keeper::{Lease, Lost},
+        sign::Sign,
+    },
     parked::fingerprint,
     sink::{self, OpenSink, Routes, Sink},
     source::{ReadRow, Source, SourceError, Want},
@@ -37,7 +42,7 @@ pub use self::builder::{BuildError, RelayBuilder, Settings};
 use self::{
     complain::Complaints,
     deleting::{Deleting, Done},
-    reading::{News, Reading},
+    reading::Reading,
     watching::Watch,
 };
 
@@ -48,6 +53,7 @@ pub struct Relay {
     sinks: Vec<Sink>,
     routes: Routes,
     settings: Settings,
+    instance: String,
     doorbell: Doorbell,
     stats: watch::Sender<Stats>,
 }
@@ -101,8 +107,6 @@ pub enum RelayError {
 /// Why a session ended without an error.
 enum End {
     Stopped,
-    /// Another relay owned the source in between: what this one remembers is no longer true.
-    Superseded,
     /// An operator released parked rows: they are put back where they were, and read with what is behind them.
     Released,
     /// Nothing more can be done until somebody decides.
@@ -148,31 +152,38 @@ impl Relay {
     }
 
     async fn supervise(&self, stop: &CancellationToken) -> Result<Stats, RelayError> {
-        while let Some(session) = Box::pin(opening::open(self, stop)).await? {
-            match Box::pin(session.run(stop)).await? {
-                End::Stopped => break,
-                End::Halted(Halted { row, reason }) => {
+        // It is seen for as long as anything here may publish.
+        let sign = Sign::show();
+        let candidate = Candidate { name: self.instance.clone(), process: sign.process().to_owned() };
+        while let Some(session) = Box::pin(opening::open(self, &candidate, stop)).await? {
+            match Box::pin(session.run(stop)).await {
+                Ok(End::Stopped) => break,
+                Ok(End::Halted(Halted { row, reason })) => {
                     let source_name = self.source.name().to_owned();
                     return Err(RelayError::Halted { source_name, seq: row.seq, id: row.id, reason });
                 }
-                End::Released => {
+                Ok(End::Released) => {
                     tracing::info!(
                         source = self.source.name(),
                         "parked messages were released; starting afresh"
                     );
                 }
-                End::Superseded => {
-                    tracing::warn!(source = self.source.name(), "another relay took over; starting afresh");
-                }
+                // What this one remembers is no longer true: it waits for its turn.
+                Err(error) if error.is_fenced() => tracing::warn!("{error}; starting afresh"),
+                Err(error) => return Err(error),
             }
         }
         Ok(*self.stats.borrow())
     }
 }
 
-/// A relay at work, between claiming its source and losing or releasing it.
+/// A relay at work, between taking the lease of its source and losing or releasing it.
 struct Session<'a> {
     relay: &'a Relay,
+    lease: Lease,
+    deadline: Deadline,
+    /// Another relay has taken over: only confirmed rows are still deleted.
+    fenced: bool,
     lanes: Lanes,
     routes: Routes,
     sinks: Vec<OpenSink>,
@@ -186,6 +197,20 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn run(mut self, stop: &CancellationToken) -> Result<End, RelayError> {
+        let mut ended = self.work(stop).await;
+        if matches!(&ended, Err(error) if error.is_fenced()) {
+            self.fenced = true;
+            self.drain().await?;
+        } else if ended.is_ok() {
+            ended = self.drain().await.and(ended);
+        }
+        if !self.fenced {
+            self.lease.release().await;
+        }
+        ended
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) -> Result<End, RelayError> {
         loop {
             self.lanes.wake(Instant::now());
             self.publish();
@@ -199,38 +224,45 @@ impl Session<'_> {
             });
             let wake = self.next_wake();
             tokio::select! {
-                news = self.reading.news() => match news? {
-                    News::Rows(rows) => self.take(rows),
-                    News::Superseded => return self.drain().await.map(|()| End::Superseded),
-                    News::ClaimChanged => {}
-                },
+                rows = self.reading.rows() => self.take(rows?),
+                lost = self.lease.lost() => return Err(self.lost(lost)),
+                () = self.deadline.moved() => {}
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
                 done = self.deleting.done() => match done? {
                     Done::Gone(rows) => self.lanes.gone(rows),
                     Done::Looked(seen) => {
                         let parking = self.lanes.parks_waiting() > 0 || !self.deleting.idle();
                         if self.watch.released(seen, parking) {
-                            return self.drain().await.map(|()| End::Released);
+                            return Ok(End::Released);
                         }
                     }
                 },
                 () = sleep_until(wake.into()) => {}
-                () = stop.cancelled() => return self.drain().await.map(|()| End::Stopped),
+                () = stop.cancelled() => return Ok(End::Stopped),
             }
             if let Some(halted) = self.lanes.halted().cloned() {
-                self.drain().await?;
                 return Ok(End::Halted(halted));
             }
         }
     }
 
-    /// Hands every row that may be in flight to its sink, while its window has room and the source is ours.
-    fn publish(&mut self) {
-        if !self.reading.claimed() {
-            return;
+    fn lost(&self, lost: Lost) -> RelayError {
+        match lost {
+            Lost::To(error) => error.into(),
+            Lost::Died => {
+                RelayError::TaskDied { source_name: self.relay.source.name().to_owned(), task: "lease" }
+            }
         }
+    }
+
+    /// Hands every row that may be in flight to its sink, while its window has room and the lease allows it.
+    fn publish(&mut self) {
         for (at, sink) in self.sinks.iter_mut().enumerate() {
             while let Some((token, row)) = self.lanes.ready(at) {
+                // Before every row: this process may have been stopped since the last one.
+                if self.deadline.is_over(Instant::now()) {
+                    return;
+                }
                 if sink.publisher.submit(row, token).is_err() {
                     break;
                 }
@@ -309,7 +341,7 @@ impl Session<'_> {
                 self.unretired_since = None;
             }
         }
-        while self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
+        while !self.fenced && self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
             let mut parks = self.lanes.take_parks(settings.delete_rows_max);
             for park in parks.iter_mut().filter(|park| park.state != ParkState::Behind) {
                 let place = park.sink.map_or("routes", |sink| &self.relay.sinks[sink].name);
@@ -337,7 +369,7 @@ impl Session<'_> {
 
     /// Takes the last answers and deletes what they confirm, within a bound. What is unanswered then is published again by
     /// whoever works on the source next.
-    async fn drain(mut self) -> Result<(), RelayError> {
+    async fn drain(&mut self) -> Result<(), RelayError> {
         self.reading.stop();
         let bound = self.relay.settings.drain;
         let sinks = std::mem::take(&mut self.sinks);
@@ -354,8 +386,11 @@ impl Session<'_> {
                 if self.deleting.idle() {
                     return Ok::<_, RelayError>(());
                 }
-                if let Done::Gone(rows) = self.deleting.done().await? {
-                    self.lanes.gone(rows);
+                match self.deleting.done().await {
+                    Ok(Done::Gone(rows)) => self.lanes.gone(rows),
+                    Ok(Done::Looked(_)) => {}
+                    Err(error) if error.is_fenced() => self.fenced = true,
+                    Err(error) => return Err(error),
                 }
             }
         });

@@ -112,7 +112,8 @@ pub async fn relays(config: &Config) -> Result<Vec<Relay>, SetupError> {
     }
     let mut relays = Vec::new();
     for (name, source, pool) in pools {
-        let mut builder = Relay::builder(source::open::source(name, &pool)).settings(config.settings(source));
+        let mut builder = Relay::builder(source::open::source(name, &pool));
+        builder = builder.settings(config.settings(source)).instance(&config.relay.instance);
         for (name, transport) in &sinks {
             builder = builder.sink(Sink::new(*name, transport.clone()).window(config.sink[*name].window()));
         }

@@ -1,6 +1,7 @@
 //! The task that takes rows out of the outbox, on a connection of its own.
 //!
-//! It does one thing after the other and each until it is done: deleting and parking are harmless to repeat.
+//! It does one thing after the other and each until it is done: deleting and parking are harmless to repeat. Parking is refused
+//! once another relay has taken over; what was confirmed is deleted even then.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use super::{RelayError, Settings};
 use crate::{
     lane::{Park, RowId, backoff::Backoff},
+    lease::Epoch,
     source::{Released, Source, SourceError, Writer},
 };
 
@@ -39,11 +41,16 @@ pub(super) struct Deleting {
 }
 
 impl Deleting {
-    pub(super) fn start(source: Arc<dyn Source>, writer: Box<dyn Writer>, settings: &Settings) -> Self {
+    pub(super) fn start(
+        source: Arc<dyn Source>,
+        epoch: Epoch,
+        writer: Box<dyn Writer>,
+        settings: &Settings,
+    ) -> Self {
         let (jobs, todo) = mpsc::channel(BATCHES_MAX);
         let (finished, done) = mpsc::channel(BATCHES_MAX);
         let source_name = source.name().to_owned();
-        let task = Task { source, writer: Some(writer), backoff: settings.backoff() };
+        let task = Task { source, epoch, writer: Some(writer), backoff: settings.backoff() };
         let task = tokio::spawn(task.run(todo, finished));
         Self { source_name, jobs, done, outstanding: 0, task }
     }
@@ -79,7 +86,8 @@ impl Deleting {
         let _ = self.jobs.try_send(job);
     }
 
-    /// What was done. Pends while nothing is outstanding. Cancel safe.
+    /// What was done, or [`SourceError::Fenced`]: after that only deletes are done. Pends while nothing is outstanding. Cancel
+    /// safe.
     pub(super) async fn done(&mut self) -> Result<Done, RelayError> {
         let done = self.done.recv().await;
         self.outstanding = self.outstanding.saturating_sub(1);
@@ -96,6 +104,7 @@ impl Drop for Deleting {
 
 struct Task {
     source: Arc<dyn Source>,
+    epoch: Epoch,
     writer: Option<Box<dyn Writer>>,
     backoff: Backoff,
 }
@@ -104,7 +113,7 @@ impl Task {
     async fn run(mut self, mut todo: mpsc::Receiver<Job>, finished: mpsc::Sender<Result<Done, SourceError>>) {
         while let Some(job) = todo.recv().await {
             let done = self.until_done(&job).await;
-            let ends = done.is_err();
+            let ends = matches!(&done, Err(error) if !error.is_fenced());
             if finished.send(done).await.is_err() || ends {
                 return;
             }
@@ -147,7 +156,7 @@ impl Task {
                 Ok(Done::Gone(rows.clone()))
             }
             Job::Park(parks) => {
-                writer.park(parks).await?;
+                writer.park(self.epoch, parks).await?;
                 Ok(Done::Gone(parks.iter().map(|park| park.row).collect()))
             }
             Job::Look => Ok(Done::Looked(writer.released().await?)),

@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection};
 use uuid::Uuid;
 
-use super::{MySqlSource, session};
+use super::{MySqlSource, lease, session};
 use crate::{
     lane::{Park, RowId},
+    lease::Epoch,
     source::{At, BEFORE_ALL, HeldKey, PARKED_PAGE, Released, SourceError, Writer},
 };
 
@@ -16,6 +17,14 @@ const COPY: &str = "INSERT IGNORE INTO relay_parked (source, id, seq, destinatio
       payload, headers, tracingspancontext, created_at, state, attempts, last_error, fingerprint) \
     SELECT ?, id, seq, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext, created_at, \
       ?, ?, ?, ? FROM outbox WHERE seq = ? AND id = ?";
+
+/// Locks the epoch, so that another relay takes over either before, and nothing is done here, or after, and finds the rows
+/// where they are now. Asked last, so that whoever renews the lease waits for one COMMIT and not for locks of rows.
+const FENCE: &str = "SELECT epoch FROM relay_source WHERE source = ? AND epoch = ? LOCK IN SHARE MODE";
+
+/// A relay that is stopped in the middle must not keep its locks: the server ends a silent session soon.
+const BEGIN: [&str; 2] = ["SET SESSION wait_timeout = 10", "START TRANSACTION"];
+const COMMIT: [&str; 2] = ["COMMIT", "SET SESSION wait_timeout = DEFAULT"];
 
 /// `seq` twice: once for the index, which a comparison of pairs does not use, and once for the truth.
 const HELD: &str = "SELECT seq, id, aggregatetype, aggregateid FROM relay_parked WHERE source = ? AND state = 'poison' \
@@ -55,23 +64,14 @@ impl Writer for MySqlWriter {
     }
 
     /// A transaction that is cut off at the end of the connection rolls back; this writer is not used again after an error.
-    async fn park(&mut self, rows: &[Park]) -> Result<(), SourceError> {
-        let at = At { name: &self.name };
-        let session = &mut self.connection;
-        let parked = async {
-            session.execute("START TRANSACTION").await?;
-            for park in rows {
-                let copy = sqlx::query(COPY).bind(&self.name).bind(park.state.as_str()).bind(park.attempts);
-                let copy =
-                    copy.bind(&park.reason).bind(&park.fingerprint).bind(park.row.seq).bind(park.row.id);
-                copy.execute(&mut *session).await?;
-            }
-            let rows = rows.iter().map(|park| park.row).collect();
-            session.execute(sqlx::raw_sql(AssertSqlSafe(delete(rows)))).await?;
-            session.execute("COMMIT").await?;
-            Ok(())
-        };
-        at.bounded("parking rows", parked).await
+    async fn park(&mut self, epoch: Epoch, rows: &[Park]) -> Result<(), SourceError> {
+        let doing = "parking rows";
+        let parked = park(&mut self.connection, &self.name, epoch, rows);
+        let newest = At { name: &self.name }.bounded(doing, parked).await?;
+        if newest {
+            return Ok(());
+        }
+        Err(lease::fenced(&self.name, &mut self.connection, doing, epoch).await)
     }
 
     async fn held_keys(&mut self, after: Option<RowId>) -> Result<Vec<HeldKey>, SourceError> {
@@ -89,11 +89,15 @@ impl Writer for MySqlWriter {
     }
 
     /// Each page is a transaction, cut off like that of [`Self::park`].
-    async fn put_back(&mut self) -> Result<u64, SourceError> {
+    async fn put_back(&mut self, epoch: Epoch) -> Result<u64, SourceError> {
         let (mut after, mut moved) = (BEFORE_ALL, 0);
+        let doing = "putting released rows back";
         loop {
-            let page = put_back(&mut self.connection, &self.name, after);
-            let rows = At { name: &self.name }.bounded("putting released rows back", page).await?;
+            let page = put_back(&mut self.connection, &self.name, epoch, after);
+            let page = At { name: &self.name }.bounded(doing, page).await?;
+            let Some(rows) = page else {
+                return Err(lease::fenced(&self.name, &mut self.connection, doing, epoch).await);
+            };
             let Some(last) = rows.last() else { return Ok(moved) };
             (after, moved) = (*last, moved + rows.len() as u64);
         }
@@ -106,12 +110,32 @@ impl Writer for MySqlWriter {
     }
 }
 
+/// Parks rows, unless the epoch is no longer the newest.
+async fn park(
+    session: &mut MySqlConnection,
+    name: &str,
+    epoch: Epoch,
+    rows: &[Park],
+) -> Result<bool, sqlx::Error> {
+    begin(session).await?;
+    for park in rows {
+        let copy = sqlx::query(COPY).bind(name).bind(park.state.as_str()).bind(park.attempts);
+        let copy = copy.bind(&park.reason).bind(&park.fingerprint).bind(park.row.seq).bind(park.row.id);
+        copy.execute(&mut *session).await?;
+    }
+    let rows = rows.iter().map(|park| park.row).collect();
+    session.execute(sqlx::raw_sql(AssertSqlSafe(delete(rows)))).await?;
+    commit_if_newest(session, name, epoch).await
+}
+
+/// Puts a page of rows back; none, unless the epoch is the newest.
 async fn put_back(
     session: &mut MySqlConnection,
     name: &str,
+    epoch: Epoch,
     after: RowId,
-) -> Result<Vec<RowId>, sqlx::Error> {
-    session.execute("START TRANSACTION").await?;
+) -> Result<Option<Vec<RowId>>, sqlx::Error> {
+    begin(session).await?;
     let free = sqlx::query_as(FREE).bind(name).bind(after.seq).bind(after.seq).bind(after.id);
     let free: Vec<(i64, Uuid)> = free.bind(PARKED_PAGE).fetch_all(&mut *session).await?;
     let rows: Vec<RowId> = free.into_iter().map(|(seq, id)| RowId { seq, id }).collect();
@@ -122,8 +146,30 @@ async fn put_back(
         let delete = AssertSqlSafe(format!("DELETE FROM relay_parked WHERE {these}"));
         sqlx::query(delete).persistent(false).bind(name).execute(&mut *session).await?;
     }
-    session.execute("COMMIT").await?;
-    Ok(rows)
+    Ok(commit_if_newest(session, name, epoch).await?.then_some(rows))
+}
+
+async fn begin(session: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    for statement in BEGIN {
+        session.execute(statement).await?;
+    }
+    Ok(())
+}
+
+async fn commit_if_newest(
+    session: &mut MySqlConnection,
+    name: &str,
+    epoch: Epoch,
+) -> Result<bool, sqlx::Error> {
+    let fence = sqlx::query(FENCE).bind(name).bind(epoch.0);
+    if fence.fetch_optional(&mut *session).await?.is_none() {
+        session.execute("ROLLBACK").await?;
+        return Ok(false);
+    }
+    for statement in COMMIT {
+        session.execute(statement).await?;
+    }
+    Ok(true)
 }
 
 /// These rows of a source: ids for the index, positions and ids for the truth. Only integers and hex go into the text.

@@ -5,9 +5,10 @@ use barid::store::held::{CommitError, HeldTransaction};
 use sqlx::Sqlite;
 use uuid::Uuid;
 
-use super::SqliteSource;
+use super::{SqliteSource, lease};
 use crate::{
     lane::{Park, RowId},
+    lease::Epoch,
     source::{BEFORE_ALL, HeldKey, PARKED_PAGE, Released, SourceError, Writer},
 };
 
@@ -65,9 +66,13 @@ impl Writer for SqliteWriter {
         self.source.at().bounded("deleting confirmed rows", deleted).await
     }
 
-    async fn park(&mut self, rows: &[Park]) -> Result<(), SourceError> {
+    async fn park(&mut self, epoch: Epoch, rows: &[Park]) -> Result<(), SourceError> {
         let parked = async {
             let mut transaction = HeldTransaction::begin_immediate(&self.source.pool).await?;
+            if !lease::is_newest(&self.source, &mut transaction, epoch).await? {
+                transaction.rollback().await?;
+                return Ok(false);
+            }
             for park in rows {
                 let copy =
                     sqlx::query(COPY).bind(&*self.source.name).bind(park.state.as_str()).bind(park.attempts);
@@ -77,9 +82,14 @@ impl Writer for SqliteWriter {
                 let delete = sqlx::query(DELETE).bind(park.row.seq).bind(park.row.id);
                 delete.execute(transaction.connection()).await?;
             }
-            commit(transaction).await
+            commit(transaction).await?;
+            Ok(true)
         };
-        self.source.at().bounded("parking rows", parked).await
+        let doing = "parking rows";
+        if self.source.at().bounded(doing, parked).await? {
+            return Ok(());
+        }
+        Err(lease::fenced(&self.source, doing, epoch).await)
     }
 
     async fn held_keys(&mut self, after: Option<RowId>) -> Result<Vec<HeldKey>, SourceError> {
@@ -96,11 +106,14 @@ impl Writer for SqliteWriter {
         Ok(rows.into_iter().map(key).collect())
     }
 
-    async fn put_back(&mut self) -> Result<u64, SourceError> {
+    async fn put_back(&mut self, epoch: Epoch) -> Result<u64, SourceError> {
         let (mut after, mut moved) = (BEFORE_ALL, 0);
+        let doing = "putting released rows back";
         loop {
-            let page = self.put_back_page(after);
-            let rows = self.source.at().bounded("putting released rows back", page).await?;
+            let page = self.put_back_page(epoch, after);
+            let Some(rows) = self.source.at().bounded(doing, page).await? else {
+                return Err(lease::fenced(&self.source, doing, epoch).await);
+            };
             let Some(last) = rows.last() else { return Ok(moved) };
             (after, moved) = (*last, moved + rows.len() as u64);
         }
@@ -114,9 +127,14 @@ impl Writer for SqliteWriter {
 }
 
 impl SqliteWriter {
-    async fn put_back_page(&self, after: RowId) -> Result<Vec<RowId>, sqlx::Error> {
+    /// None, unless the epoch is the newest.
+    async fn put_back_page(&self, epoch: Epoch, after: RowId) -> Result<Option<Vec<RowId>>, sqlx::Error> {
         let name = &*self.source.name;
         let mut transaction = HeldTransaction::begin_immediate(&self.source.pool).await?;
+        if !lease::is_newest(&self.source, &mut transaction, epoch).await? {
+            transaction.rollback().await?;
+            return Ok(None);
+        }
         let free = sqlx::query_as(FREE).bind(name).bind(after.seq).bind(after.id).bind(PARKED_PAGE);
         let free: Vec<(i64, Uuid)> = free.fetch_all(transaction.connection()).await?;
         for (seq, id) in &free {
@@ -126,12 +144,12 @@ impl SqliteWriter {
             }
         }
         commit(transaction).await?;
-        Ok(free.into_iter().map(|(seq, id)| RowId { seq, id }).collect())
+        Ok(Some(free.into_iter().map(|(seq, id)| RowId { seq, id }).collect()))
     }
 }
 
 /// Both kinds of failure mean the same here: do it again.
-async fn commit(transaction: HeldTransaction<Sqlite>) -> Result<(), sqlx::Error> {
+pub(super) async fn commit(transaction: HeldTransaction<Sqlite>) -> Result<(), sqlx::Error> {
     transaction.commit().await.map_err(|error| match error {
         CommitError::NotCommitted(cause) | CommitError::Unknown(cause) => cause,
         other => sqlx::Error::Protocol(other.to_string()),
