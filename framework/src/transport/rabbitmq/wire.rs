@@ -20,6 +20,10 @@ use crate::{
 /// message's headers must fit into one.
 const HEADERS_BYTES_MAX: usize = 100 * 1024;
 
+/// Headers by which RabbitMQ routes copies of a message to other queues, past everything that was configured. It closes the
+/// channel over one that is no array, and with it the neighbours of the message.
+const COPYING: [&str; 2] = ["CC", "BCC"];
+
 /// Delivery mode of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
 
@@ -45,6 +49,11 @@ pub(super) fn encode(row: &OutgoingRow, body_bytes_max: usize) -> Result<Message
     // Without the map that `wire_headers` makes: it was a third of what encoding cost.
     let (mut table, mut bytes, mut refused) = (FieldTable::default(), 0, None);
     row.each_wire_header(|name, value| {
+        if COPYING.contains(&name) {
+            refused = Some(format!(
+                "a header may not be called {name:?}: RabbitMQ would route copies of the message by it"
+            ));
+        }
         bytes += name.len() + value.len() + 6;
         match short("header name", name) {
             Ok(name) => {
