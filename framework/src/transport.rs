@@ -365,10 +365,8 @@ pub enum TransportError {
         after: Duration,
     },
     /// Destinations that are published to do not exist. Make them: nothing is published before.
-    #[error("{broker}: {}", what.join("; "))]
+    #[error("{}", what.join("; "))]
     Missing {
-        /// Address without credentials.
-        broker: String,
         /// Each of them, and what to do.
         what: Vec<String>,
     },

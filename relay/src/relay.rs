@@ -15,6 +15,7 @@ use tokio::{sync::watch, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    failpoint::{self, Point},
     lane::{Halted, Lanes, RowId, Stats},
     lease::{
         Candidate, Deadline,
@@ -239,7 +240,12 @@ impl Session<'_> {
     /// Hands every row that may be in flight to its sink, while its window has room and the lease allows it.
     fn publish(&mut self) {
         for (at, sink) in self.sinks.iter_mut().enumerate() {
-            while let Some((token, row)) = self.lanes.ready(at) {
+            for started in 0_usize.. {
+                let Some((token, row)) = self.lanes.ready(at) else { break };
+                if started == 1 {
+                    failpoint::reached(Point::MidBatch);
+                }
+                failpoint::reached(Point::BeforePublish);
                 // Before every row: this process may have been stopped since the last one.
                 if self.deadline.is_over(Instant::now()) {
                     return;
@@ -248,6 +254,7 @@ impl Session<'_> {
                     break;
                 }
                 self.lanes.started(token);
+                failpoint::reached(Point::AfterPublishBeforeConfirm);
             }
         }
     }
@@ -256,7 +263,7 @@ impl Session<'_> {
         let now = Instant::now();
         for (token, outcome) in outcomes {
             match &outcome {
-                Outcome::Confirmed => {}
+                Outcome::Confirmed => failpoint::reached(Point::AfterConfirmBeforeMark),
                 Outcome::Transient(reason) | Outcome::Unknown(reason) => {
                     self.complaints.retrying(&self.sinks[sink].name, reason, now);
                 }
@@ -304,6 +311,7 @@ impl Session<'_> {
             }
         }
         self.lanes.read_finished();
+        failpoint::reached(Point::AfterClaim);
     }
 
     /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.

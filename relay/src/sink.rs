@@ -191,7 +191,7 @@ impl Sink {
             Topology::Check => {
                 let what = self.transport.missing(&self.destinations).await?;
                 if !what.is_empty() {
-                    return Err(TransportError::Missing { broker: format!("sink {:?}", self.name), what });
+                    return Err(TransportError::Missing { what });
                 }
             }
         }
