@@ -50,10 +50,11 @@ impl Terms {
         self.lease / 3
     }
 
-    /// How long an answer is waited for: a question that hangs can be asked again before the deadline.
+    /// How long an answer is waited for: a question that hangs can be asked again before the deadline. Never so short that a
+    /// busy database could not answer at all.
     #[must_use]
     pub fn answer_within(self) -> Duration {
-        (self.lease / 6).min(CALL_TIMEOUT)
+        (self.lease / 6).clamp(Duration::from_secs(1), CALL_TIMEOUT)
     }
 
     /// How long after a look, or after an answer that did not come, the next one is due.
