@@ -11,10 +11,7 @@ use barid::{
     Doorbell,
     transport::{Outcome, Token},
 };
-use tokio::{
-    sync::watch,
-    time::{sleep_until, timeout},
-};
+use tokio::{sync::watch, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,6 +30,7 @@ use crate::{
 mod builder;
 mod complain;
 mod deleting;
+mod draining;
 mod error;
 mod opening;
 mod reading;
@@ -345,51 +343,5 @@ impl Session<'_> {
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
         let look = self.watch.next().filter(|_| self.deleting.has_room());
         [self.lanes.next_wake(), deletes, look].into_iter().flatten().min().unwrap_or(idle)
-    }
-
-    /// Takes the last answers and deletes what they confirm, within a bound. What is unanswered then is published again by
-    /// whoever works on the source next.
-    async fn drain(&mut self) -> Result<(), RelayError> {
-        self.reading.stop();
-        let bound = self.relay.settings.drain;
-        let sinks = std::mem::take(&mut self.sinks);
-        let closing = sinks.into_iter().map(|sink| timeout(bound, sink.publisher.close()));
-        let now = Instant::now();
-        for outcomes in futures::future::join_all(closing).await.into_iter().flatten() {
-            for (token, outcome) in outcomes {
-                self.lanes.settle(token, outcome, now);
-            }
-        }
-        let flushed = timeout(bound, async {
-            loop {
-                self.retire(true);
-                if self.deleting.idle() {
-                    return Ok::<_, RelayError>(());
-                }
-                match self.deleting.done().await {
-                    Ok(Done::Gone(rows)) => self.lanes.gone(rows),
-                    Ok(Done::Looked(_)) => {}
-                    Err(error) if error.is_fenced() => self.fenced = true,
-                    Err(error) => return Err(error),
-                }
-            }
-        });
-        match flushed.await {
-            Ok(flushed) => flushed?,
-            Err(_) => tracing::warn!(
-                source = self.relay.source.name(),
-                "stopped before every confirmed row was deleted: those rows will be published again"
-            ),
-        }
-        let left = self.lanes.in_flight();
-        if left > 0 {
-            tracing::warn!(
-                source = self.relay.source.name(),
-                rows = left,
-                "stopped without an answer for these rows"
-            );
-        }
-        self.relay.stats.send_replace(self.lanes.stats());
-        Ok(())
     }
 }
