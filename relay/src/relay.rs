@@ -15,6 +15,7 @@ use tokio::{sync::watch, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    failpoint::{self, Point},
     lane::{Halted, Lanes, RowId, Stats},
     lease::{
         Candidate, Deadline,
@@ -179,6 +180,9 @@ struct Session<'a> {
     relay: &'a Relay,
     lease: Lease,
     deadline: Deadline,
+    /// The same, for waiting until it has passed; and whether it has.
+    lapses: Deadline,
+    lapsed: bool,
     /// Another relay has taken over: only confirmed rows are still deleted.
     fenced: bool,
     lanes: Lanes,
@@ -197,6 +201,7 @@ impl Session<'_> {
         let mut ended = self.work(stop).await;
         if matches!(&ended, Err(error) if error.is_fenced()) {
             self.fenced = true;
+            self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
             self.drain().await?;
         } else if ended.is_ok() {
             ended = self.drain().await.and(ended);
@@ -223,7 +228,11 @@ impl Session<'_> {
             tokio::select! {
                 rows = self.reading.rows() => self.take(rows?),
                 lost = self.lease.lost() => return Err(self.lost(lost)),
-                () = self.deadline.moved() => {}
+                () = self.deadline.moved() => self.lapsed = false,
+                () = self.lapses.passed(), if !self.lapsed => {
+                    self.lapsed = true;
+                    self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
+                }
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
                 done = self.deleting.done() => match done? {
                     Done::Gone(rows) => self.lanes.gone(rows),
@@ -255,7 +264,12 @@ impl Session<'_> {
     /// Hands every row that may be in flight to its sink, while its window has room and the lease allows it.
     fn publish(&mut self) {
         for (at, sink) in self.sinks.iter_mut().enumerate() {
-            while let Some((token, row)) = self.lanes.ready(at) {
+            for started in 0_usize.. {
+                let Some((token, row)) = self.lanes.ready(at) else { break };
+                if started == 1 {
+                    failpoint::reached(Point::MidBatch);
+                }
+                failpoint::reached(Point::BeforePublish);
                 // Before every row: this process may have been stopped since the last one.
                 if self.deadline.is_over(Instant::now()) {
                     return;
@@ -264,6 +278,7 @@ impl Session<'_> {
                     break;
                 }
                 self.lanes.started(token);
+                failpoint::reached(Point::AfterPublishBeforeConfirm);
             }
         }
     }
@@ -272,7 +287,7 @@ impl Session<'_> {
         let now = Instant::now();
         for (token, outcome) in outcomes {
             match &outcome {
-                Outcome::Confirmed => {}
+                Outcome::Confirmed => failpoint::reached(Point::AfterConfirmBeforeMark),
                 Outcome::Transient(reason) | Outcome::Unknown(reason) => {
                     self.complaints.retrying(&self.sinks[sink].name, reason, now);
                 }
@@ -320,6 +335,7 @@ impl Session<'_> {
             }
         }
         self.lanes.read_finished();
+        failpoint::reached(Point::AfterClaim);
     }
 
     fn next_wake(&self) -> Instant {

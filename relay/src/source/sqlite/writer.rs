@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{SqliteSource, lease};
 use crate::{
+    failpoint::{self, Point},
     lane::{Park, RowId},
     lease::Epoch,
     source::{BEFORE_ALL, HeldKey, PARKED_PAGE, Released, SourceError, Writer},
@@ -60,6 +61,7 @@ impl Writer for SqliteWriter {
                 let one = sqlx::query(DELETE).bind(row.seq).bind(row.id);
                 deleted += one.execute(transaction.connection()).await?.rows_affected();
             }
+            failpoint::reached(Point::AfterMarkBeforeCommit);
             commit(transaction).await?;
             Ok(deleted)
         };
