@@ -16,13 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     failpoint::{self, Point},
-    lane::{Halted, Lanes, ParkState, RowId, Stats},
+    lane::{Halted, Lanes, RowId, Stats},
     lease::{
         Candidate, Deadline,
         keeper::{Lease, Lost},
         sign::Sign,
     },
-    parked::fingerprint,
     sink::{self, OpenSink, Routes, Sink},
     source::{ReadRow, Source, Want},
 };
@@ -34,6 +33,7 @@ mod draining;
 mod error;
 mod opening;
 mod reading;
+mod retiring;
 #[cfg(test)]
 mod tests;
 mod watching;
@@ -301,40 +301,6 @@ impl Session<'_> {
         }
         self.lanes.read_finished();
         failpoint::reached(Point::AfterClaim);
-    }
-
-    /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.
-    fn retire(&mut self, all: bool) {
-        let settings = &self.relay.settings;
-        if self.lanes.deletes_waiting() == 0 {
-            self.unretired_since = None;
-        } else {
-            let since = *self.unretired_since.get_or_insert_with(Instant::now);
-            let waited = all || self.lanes.in_flight() == 0 || since.elapsed() >= settings.delete_wait;
-            while self.deleting.has_room()
-                && self.lanes.deletes_waiting() > 0
-                && (waited || self.lanes.deletes_waiting() >= settings.delete_rows_max)
-            {
-                self.deleting.delete(self.lanes.take_deletes(settings.delete_rows_max));
-                self.unretired_since = None;
-            }
-        }
-        while !self.fenced && self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
-            let mut parks = self.lanes.take_parks(settings.delete_rows_max);
-            for park in parks.iter_mut().filter(|park| park.state != ParkState::Behind) {
-                let place = park.sink.map_or("routes", |sink| &self.relay.sinks[sink].name);
-                park.fingerprint = Some(fingerprint(place, &park.reason));
-            }
-            self.deleting.park(parks);
-            self.watch.parked(Instant::now());
-        }
-    }
-
-    /// Looks whether an operator released parked rows, now and then.
-    fn look(&mut self) {
-        if self.deleting.has_room() && self.watch.due(Instant::now()) {
-            self.deleting.look();
-        }
     }
 
     fn next_wake(&self) -> Instant {
