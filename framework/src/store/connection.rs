@@ -123,6 +123,7 @@ impl<DB: Backend> UnitConnection<DB> {
 
     /// Sends a text of Barid's own in or around a transaction of its own; dropped before the answer, or without one, the connection
     /// is severed. `open` says whether a transaction is open after it.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(super) async fn say(&mut self, text: String, open: bool) -> Result<(), sqlx::Error> {
         let before = std::mem::replace(&mut self.open, true);
         let answer = DB::simple(self.live()?, text).await;
@@ -133,7 +134,7 @@ impl<DB: Backend> UnitConnection<DB> {
         answer
     }
 
-    /// Runs one statement that is a transaction by itself; otherwise like [`Self::say`].
+    /// Runs one statement that is a transaction by itself; dropped before the answer, or without one, the connection is severed.
     pub(super) async fn alone(&mut self, statement: &Statement) -> Result<(u64, Vec<DB::Row>), sqlx::Error> {
         self.open = true;
         let answer = DB::ask(self.live()?, statement).await;

@@ -3,9 +3,13 @@
 //! What differs between the databases is in `store/<database>/distributed.rs` ([`DtxRows`]) and, where a database can prepare, in
 //! `store/<database>/branch.rs` ([`branch::TwoPhase`]).
 
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod branch;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod last;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod log;
 
 use sqlx::Database;
@@ -51,6 +55,7 @@ pub trait DtxRows: Database {
 
 /// The marker of a branch, inserted as its last write: it commits with the branch or not at all, and meets the tombstone of a
 /// branch that was rolled back before.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) fn marker(branch: &BranchId) -> Statement {
     Statement::new("INSERT INTO dtx_marker(xid,state)VALUES(").text(branch.to_string()).sql(",'branch')")
 }

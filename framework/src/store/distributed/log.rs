@@ -1,7 +1,7 @@
 //! The decision log in the home database.
 //!
 //! The decision is written once: [`SqlDecisionLog::decide`] changes a row that has none, and the home unit of work writes its own
-//! with statements that fail when there is one ([`commit_statements`]). Both wait for each other on the row, so that even a COMMIT
+//! with statements that fail when there is one. Both wait for each other on the row, so that even a COMMIT
 //! whose answer was lost is found out by asking for the opposite.
 
 use std::{sync::Arc, time::Duration};
