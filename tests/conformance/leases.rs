@@ -20,7 +20,6 @@ const LONG: Duration = Duration::from_secs(600);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Place {
-    kind: Kind,
     pool: AnyPool,
     source: Arc<dyn Source>,
     _database: Fresh,
@@ -32,7 +31,7 @@ impl Place {
         let pool = database.pool().await;
         schema::apply(&pool).await.unwrap();
         let source = source("main", &pool);
-        Self { kind, pool, source, _database: database }
+        Self { pool, source, _database: database }
     }
 
     async fn candidate(&self, name: &str) -> Box<dyn Leases> {
