@@ -23,12 +23,14 @@ use crate::{
         sign::Sign,
     },
     sink::{self, OpenSink, Routes, Sink},
-    source::{ReadRow, Source, SourceError, Want},
+    source::{ReadRow, Source, Want},
 };
 
 mod builder;
 mod complain;
 mod deleting;
+mod draining;
+mod error;
 mod opening;
 mod reading;
 mod retiring;
@@ -36,7 +38,10 @@ mod retiring;
 mod tests;
 mod watching;
 
-pub use self::builder::{BuildError, RelayBuilder, Settings};
+pub use self::{
+    builder::{BuildError, RelayBuilder, Settings},
+    error::RelayError,
+};
 use self::{
     complain::Complaints,
     deleting::{Deleting, Done},
@@ -60,46 +65,6 @@ impl std::fmt::Debug for dyn Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Source").field("name", &self.name()).finish()
     }
-}
-
-/// Why a relay stopped that nobody told to stop.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RelayError {
-    /// The source cannot be worked with; see the cause.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A sink cannot be worked with; see the cause.
-    #[error("sink {sink}: {cause}")]
-    Sink {
-        /// Its name.
-        sink: String,
-        /// Why.
-        #[source]
-        cause: barid::transport::TransportError,
-    },
-    /// The relay stopped by itself, because going on would break a promise. What is not delivered is in the outbox.
-    #[error("source {source_name} has halted at row {seq} (message {id}): {reason}")]
-    Halted {
-        /// The source.
-        source_name: String,
-        /// The position of the row.
-        seq: i64,
-        /// Its message id.
-        id: uuid::Uuid,
-        /// What is wrong, and what to do.
-        reason: String,
-    },
-    /// A task of the relay ended by a panic. This is a defect: report it.
-    #[error(
-        "source {source_name}: the relay's {task} task has died; this is a defect, please report it with the log"
-    )]
-    TaskDied {
-        /// The source.
-        source_name: String,
-        /// Which task.
-        task: &'static str,
-    },
 }
 
 /// Why a session ended without an error.

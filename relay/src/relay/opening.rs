@@ -145,21 +145,3 @@ impl Parts {
         }
     }
 }
-
-impl RelayError {
-    /// Whether trying again can help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Source(error) => SourceError::is_transient(error),
-            Self::Sink { cause, .. } => cause.is_transient(),
-            Self::TaskDied { .. } | Self::Halted { .. } => false,
-        }
-    }
-
-    /// Whether another relay has taken over the source.
-    #[must_use]
-    pub fn is_fenced(&self) -> bool {
-        matches!(self, Self::Source(error) if error.is_fenced())
-    }
-}
