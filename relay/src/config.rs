@@ -8,6 +8,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use barid::limits::CONFIRM_TIMEOUT;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
@@ -148,6 +149,14 @@ impl Config {
             drain: Duration::from_millis(relay.drain_ms),
             lease: Duration::from_millis(relay.lease_ms),
         }
+    }
+
+    /// How long a row may wait for its confirm on this sink: what is asked for, or a default that fits the lease.
+    #[must_use]
+    pub fn confirm_timeout(&self, sink: &SinkConfig) -> Duration {
+        // Where the lease is short, what its owner may publish for: two thirds of it.
+        let fits = CONFIRM_TIMEOUT.min(Duration::from_millis(self.relay.lease_ms) * 2 / 3);
+        sink.confirm_timeout_ms.map_or(fits, Duration::from_millis)
     }
 
     /// The order of a route: its own, or what keeps the order of a key on its sink at the least cost.

@@ -169,6 +169,8 @@ struct Session<'a> {
     deadline: Deadline,
     /// Another relay has taken over: only confirmed rows are still deleted.
     fenced: bool,
+    /// The lease was not renewed in time, and what was in flight then was given up.
+    given_up: bool,
     lanes: Lanes,
     routes: Routes,
     sinks: Vec<OpenSink>,
@@ -209,7 +211,7 @@ impl Session<'_> {
             tokio::select! {
                 rows = self.reading.rows() => self.take(rows?),
                 lost = self.lease.lost() => return Err(self.lost(lost)),
-                () = self.deadline.moved() => {}
+                () = self.deadline.turns(self.given_up) => self.give_up(!self.given_up),
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
                 gone = self.deleting.done() => self.lanes.gone(gone?),
                 () = sleep_until(wake.into()) => {}
@@ -243,6 +245,14 @@ impl Session<'_> {
                 }
                 self.lanes.started(token);
             }
+        }
+    }
+
+    /// Another relay may take over soon: what is still in the queue of a client is not to be sent any more. Or all is well again.
+    fn give_up(&mut self, give_up: bool) {
+        self.given_up = give_up;
+        if give_up {
+            self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
         }
     }
 

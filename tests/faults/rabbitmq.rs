@@ -9,7 +9,10 @@ mod refusals;
 
 use std::{collections::HashSet, sync::Arc};
 
-use barid::{Destination, RabbitMq, Transport as _, headers, transport::Inbox};
+use barid::{
+    Destination, RabbitMq, Transport as _, headers,
+    transport::{Inbox, rabbitmq::Settings},
+};
 use barid_relay::{Relay, lane::Order, sink::Sink, source};
 use barid_tests::{
     dice::Dice,
@@ -80,7 +83,11 @@ async fn f49_f50_an_alarm_stops_the_clocks() {
     let relay = rig.relay_at_work().await;
     load.more(200).await;
     let alarms = [
-        ("F49: memory alarm", ["set_vm_memory_high_watermark", "0.000001"], ["set_vm_memory_high_watermark", "0.4"]),
+        (
+            "F49: memory alarm",
+            ["set_vm_memory_high_watermark", "0.000001"],
+            ["set_vm_memory_high_watermark", "0.4"],
+        ),
         ("F50: disk alarm", ["set_disk_free_limit", "900000GB"], ["set_disk_free_limit", "50MB"]),
     ];
     let mut faults = Vec::new();
@@ -109,7 +116,9 @@ async fn f49_f50_an_alarm_stops_the_clocks() {
 async fn f51_f52_f60_a_topic_that_leads_nowhere_parks_its_rows() {
     let node = Node::start("").await;
     let broker = RabbitMq::connect(&node.server.url).await.unwrap();
-    for (what, exchange) in [("F51, F60: nothing is bound to the topic any more", false), ("F52: the topic was deleted", true)] {
+    for (what, exchange) in
+        [("F51, F60: nothing is bound to the topic any more", false), ("F52: the topic was deleted", true)]
+    {
         let topic = barid_tests::names::unique("faulty");
         let mut tape = Tape::rabbitmq_topic(&broker, &topic).await;
         tape = tape.through(&node.server.url);
@@ -148,7 +157,7 @@ async fn f53_a_full_queue_refuses_and_nothing_is_lost() {
     let relay = rig.relay_at_work().await;
     load.more(100).await;
     let limit = r#"{"max-length":20,"overflow":"reject-publish"}"#;
-    let full = async { drop(node.ctl(&["set_policy", "full", "^tape", limit, "--apply-to", "queues"]).await) };
+    let full = async { drop(node.ctl(&["set_policy", "full", "tape", limit, "--apply-to", "queues"]).await) };
     let fault = seen(&relay, "F53: the queue was full", "the broker refused the message (nack)", full).await;
     load.more(100).await;
     node.ctl(&["clear_policy", "full"]).await;
@@ -163,11 +172,13 @@ async fn f53_a_full_queue_refuses_and_nothing_is_lost() {
 async fn f53_pipelined_breaks_of_order_are_counted() {
     let node = Node::start("").await;
     let rig = node.rig().await;
-    let broker = RabbitMq::connect(&node.server.url).await.unwrap();
+    // A classic queue decides about each message as it comes; a quorum queue shuts its door for a while.
+    let settings = Settings { quorum: false, ..Settings::new(node.server.url.as_str()) };
+    let broker = RabbitMq::new(settings).unwrap();
     let inbox = Inbox::new(barid_tests::names::unique("full"));
     broker.declare(&inbox).await.unwrap();
     let limit = r#"{"max-length":3,"overflow":"reject-publish"}"#;
-    node.ctl(&["set_policy", "full", "^full", limit, "--apply-to", "queues"]).await;
+    node.ctl(&["set_policy", "full", "full", limit, "--apply-to", "queues"]).await;
     let relay = Relay::builder(source::open::source("load", &rig.outbox.pool))
         .sink(Sink::new("full", Arc::new(broker.clone())))
         .route("*", "full", Order::Pipelined)

@@ -65,6 +65,16 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
         let (shortest, longest) = (shortest.as_millis(), longest.as_millis());
         say(&["relay", "lease_ms"], format!("lease_ms in [relay] must be between {shortest} and {longest}"));
     }
+    for (name, sink) in &config.sink {
+        if sink.confirm_timeout_ms.is_some_and(|timeout| timeout >= relay.lease_ms) {
+            let what = format!(
+                "confirm_timeout_ms in [sink.{name}] must be less than lease_ms = {}: rows would still be on their way when \
+                 another relay takes over",
+                relay.lease_ms
+            );
+            say(&["sink", name, "confirm_timeout_ms"], what);
+        }
+    }
     if relay.instance.is_empty() || relay.instance.chars().count() > INSTANCE_CHARS_MAX {
         say(
             &["relay", "instance"],

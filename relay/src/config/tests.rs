@@ -125,6 +125,23 @@ fn what_does_not_belong_together_is_reported_at_once() {
 }
 
 #[test]
+fn a_confirm_is_waited_for_no_longer_than_the_lease_lasts() {
+    let waits = |environment: &[(&str, &str)]| {
+        let config = with(GOOD, environment).unwrap();
+        config.confirm_timeout(&config.sink["rabbit"]).as_millis()
+    };
+    assert_eq!(waits(&[]), 10_000);
+    assert_eq!(waits(&[("BARID_RELAY__RELAY__LEASE_MS", "3000")]), 2_000);
+    assert_eq!(waits(&[("BARID_RELAY__SINK__RABBIT__CONFIRM_TIMEOUT_MS", "14999")]), 14_999);
+    let too_long = GOOD.replace("window_rows_max = 2_000", "confirm_timeout_ms = 15_000");
+    check(
+        &too_long,
+        &[],
+        &["relay.toml:8: confirm_timeout_ms in [sink.rabbit] must be less than lease_ms = 15000"],
+    );
+}
+
+#[test]
 fn what_a_login_needs_is_said() {
     let text =
         GOOD.replace("brokers = ", "security = \"sasl_plaintext\"\nsasl_mechanism = \"PLAIN\"\nbrokers = ");

@@ -97,6 +97,7 @@ impl Parts {
             deadline: lease.deadline(),
             lease,
             fenced: false,
+            given_up: false,
             lanes,
             routes: relay.routes.clone(),
             sinks,
