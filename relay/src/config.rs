@@ -90,7 +90,7 @@ pub struct RouteConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelayConfig {
-    /// Rows between reading and deleting, for each source. Default: 10,000; more where a window is larger.
+    /// Rows between reading and deleting, for each source. Default: 6,000; more where a window is larger.
     pub buffer_rows_max: usize,
     /// Bytes of their payloads. Default: 64 MiB.
     pub buffer_bytes_max: usize,

@@ -18,12 +18,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    lane::{Halted, Lanes, RowId, Stats},
+    failpoint::{self, Point},
+    lane::{Halted, Lanes, ParkState, RowId, Stats},
     lease::{
         Candidate, Deadline,
         keeper::{Lease, Lost},
         sign::Sign,
     },
+    parked::fingerprint,
     sink::{self, OpenSink, Routes, Sink},
     source::{ReadRow, Source, SourceError, Want},
 };
@@ -35,9 +37,15 @@ mod opening;
 mod reading;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 pub use self::builder::{BuildError, RelayBuilder, Settings};
-use self::{complain::Complaints, deleting::Deleting, reading::Reading};
+use self::{
+    complain::Complaints,
+    deleting::{Deleting, Done},
+    reading::Reading,
+    watching::Watch,
+};
 
 /// Publishes the outbox of one source until it is told to stop.
 #[derive(Debug)]
@@ -100,6 +108,8 @@ pub enum RelayError {
 /// Why a session ended without an error.
 enum End {
     Stopped,
+    /// An operator released parked rows: they are put back where they were, and read with what is behind them.
+    Released,
     /// Nothing more can be done until somebody decides.
     Halted(Halted),
 }
@@ -153,6 +163,12 @@ impl Relay {
                     let source_name = self.source.name().to_owned();
                     return Err(RelayError::Halted { source_name, seq: row.seq, id: row.id, reason });
                 }
+                Ok(End::Released) => {
+                    tracing::info!(
+                        source = self.source.name(),
+                        "parked messages were released; starting afresh"
+                    );
+                }
                 // What this one remembers is no longer true: it waits for its turn.
                 Err(error) if error.is_fenced() => tracing::warn!("{error}; starting afresh"),
                 Err(error) => return Err(error),
@@ -167,10 +183,11 @@ struct Session<'a> {
     relay: &'a Relay,
     lease: Lease,
     deadline: Deadline,
+    /// The same, for waiting until it has passed; and whether it has.
+    lapses: Deadline,
+    lapsed: bool,
     /// Another relay has taken over: only confirmed rows are still deleted.
     fenced: bool,
-    /// The lease was not renewed in time, and what was in flight then was given up.
-    given_up: bool,
     lanes: Lanes,
     routes: Routes,
     sinks: Vec<OpenSink>,
@@ -178,6 +195,7 @@ struct Session<'a> {
     deleting: Deleting,
     /// Since when confirmed rows have been waiting for more to be deleted together with.
     unretired_since: Option<Instant>,
+    watch: Watch,
     complaints: Complaints,
 }
 
@@ -186,6 +204,7 @@ impl Session<'_> {
         let mut ended = self.work(stop).await;
         if matches!(&ended, Err(error) if error.is_fenced()) {
             self.fenced = true;
+            self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
             self.drain().await?;
         } else if ended.is_ok() {
             ended = self.drain().await.and(ended);
@@ -201,6 +220,7 @@ impl Session<'_> {
             self.lanes.wake(Instant::now());
             self.publish();
             self.retire(false);
+            self.look();
             self.ask_for_more();
             self.relay.stats.send_if_modified(|stats| {
                 let changed = *stats != self.lanes.stats();
@@ -211,9 +231,21 @@ impl Session<'_> {
             tokio::select! {
                 rows = self.reading.rows() => self.take(rows?),
                 lost = self.lease.lost() => return Err(self.lost(lost)),
-                () = self.deadline.turns(self.given_up) => self.give_up(!self.given_up),
+                () = self.deadline.moved() => self.lapsed = false,
+                () = self.lapses.passed(), if !self.lapsed => {
+                    self.lapsed = true;
+                    self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
+                }
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
-                gone = self.deleting.done() => self.lanes.gone(gone?),
+                done = self.deleting.done() => match done? {
+                    Done::Gone(rows) => self.lanes.gone(rows),
+                    Done::Looked(seen) => {
+                        let parking = self.lanes.parks_waiting() > 0 || !self.deleting.idle();
+                        if self.watch.released(seen, parking) {
+                            return Ok(End::Released);
+                        }
+                    }
+                },
                 () = sleep_until(wake.into()) => {}
                 () = stop.cancelled() => return Ok(End::Stopped),
             }
@@ -235,7 +267,12 @@ impl Session<'_> {
     /// Hands every row that may be in flight to its sink, while its window has room and the lease allows it.
     fn publish(&mut self) {
         for (at, sink) in self.sinks.iter_mut().enumerate() {
-            while let Some((token, row)) = self.lanes.ready(at) {
+            for started in 0_usize.. {
+                let Some((token, row)) = self.lanes.ready(at) else { break };
+                if started == 1 {
+                    failpoint::reached(Point::MidBatch);
+                }
+                failpoint::reached(Point::BeforePublish);
                 // Before every row: this process may have been stopped since the last one.
                 if self.deadline.is_over(Instant::now()) {
                     return;
@@ -244,15 +281,8 @@ impl Session<'_> {
                     break;
                 }
                 self.lanes.started(token);
+                failpoint::reached(Point::AfterPublishBeforeConfirm);
             }
-        }
-    }
-
-    /// Another relay may take over soon: what is still in the queue of a client is not to be sent any more. Or all is well again.
-    fn give_up(&mut self, give_up: bool) {
-        self.given_up = give_up;
-        if give_up {
-            self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
         }
     }
 
@@ -260,7 +290,7 @@ impl Session<'_> {
         let now = Instant::now();
         for (token, outcome) in outcomes {
             match &outcome {
-                Outcome::Confirmed => {}
+                Outcome::Confirmed => failpoint::reached(Point::AfterConfirmBeforeMark),
                 Outcome::Transient(reason) | Outcome::Unknown(reason) => {
                     self.complaints.retrying(&self.sinks[sink].name, reason, now);
                 }
@@ -308,6 +338,7 @@ impl Session<'_> {
             }
         }
         self.lanes.read_finished();
+        failpoint::reached(Point::AfterClaim);
     }
 
     /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.
@@ -327,7 +358,20 @@ impl Session<'_> {
             }
         }
         while !self.fenced && self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
-            self.deleting.park(self.lanes.take_parks(settings.delete_rows_max));
+            let mut parks = self.lanes.take_parks(settings.delete_rows_max);
+            for park in parks.iter_mut().filter(|park| park.state != ParkState::Behind) {
+                let place = park.sink.map_or("routes", |sink| &self.relay.sinks[sink].name);
+                park.fingerprint = Some(fingerprint(place, &park.reason));
+            }
+            self.deleting.park(parks);
+            self.watch.parked(Instant::now());
+        }
+    }
+
+    /// Looks whether an operator released parked rows, now and then.
+    fn look(&mut self) {
+        if self.deleting.has_room() && self.watch.due(Instant::now()) {
+            self.deleting.look();
         }
     }
 
@@ -335,7 +379,8 @@ impl Session<'_> {
         let idle = Instant::now() + std::time::Duration::from_secs(3600);
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
-        [self.lanes.next_wake(), deletes].into_iter().flatten().min().unwrap_or(idle)
+        let look = self.watch.next().filter(|_| self.deleting.has_room());
+        [self.lanes.next_wake(), deletes, look].into_iter().flatten().min().unwrap_or(idle)
     }
 
     /// Takes the last answers and deletes what they confirm, within a bound. What is unanswered then is published again by
@@ -358,7 +403,8 @@ impl Session<'_> {
                     return Ok::<_, RelayError>(());
                 }
                 match self.deleting.done().await {
-                    Ok(gone) => self.lanes.gone(gone),
+                    Ok(Done::Gone(rows)) => self.lanes.gone(rows),
+                    Ok(Done::Looked(_)) => {}
                     Err(error) if error.is_fenced() => self.fenced = true,
                     Err(error) => return Err(error),
                 }

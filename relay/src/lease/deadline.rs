@@ -44,11 +44,6 @@ impl Deadline {
         }
     }
 
-    /// Returns when it has passed, or, after that, when it has been moved on. Cancel safe.
-    pub async fn turns(&mut self, has_passed: bool) {
-        if has_passed { self.moved().await } else { self.passed().await }
-    }
-
     /// Returns when it has been moved. Cancel safe; pends for ever when nobody renews it any more.
     pub async fn moved(&mut self) {
         if self.0.changed().await.is_err() {

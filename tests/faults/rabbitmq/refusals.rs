@@ -1,7 +1,10 @@
 //! Rows that RabbitMQ does not take, and users that it does not let in: F55 to F59.
 
-use barid::store::AnyPool;
-use barid_tests::{Process, eventually, ledger::Evidence, load::outbox_row, names, rig::Rig, sql::Session};
+use barid::{Destination, store::AnyPool, transport::Inbox};
+use barid_tests::{
+    Process, eventually, ledger::Evidence, load::outbox_row, names, outbox::Posted, rig::Rig, sql::Session,
+};
+use uuid::Uuid;
 
 use super::*;
 
@@ -12,7 +15,7 @@ async fn spoilt(rig: &Rig, destination: &str, spoil: &str) -> [Uuid; 2] {
     db.begin().await.unwrap();
     for (n, id) in (0..).zip(ids) {
         let posted = Posted { key: -1, n };
-        db.execute(&outbox_row(&db, id, posted, destination)).await.unwrap();
+        db.execute(&outbox_row(&db, id, posted, &destination.parse().unwrap())).await.unwrap();
         let key = db.id(ids[0]);
         db.execute(&format!(
             "UPDATE outbox SET aggregateid = encode(uuid_send({key}), 'hex') WHERE id = {}",
@@ -34,7 +37,7 @@ async fn parked(rig: &Rig, ids: [Uuid; 2]) -> String {
     })
     .await;
     let AnyPool::Postgres(pool) = &rig.outbox.pool else { panic!("the outbox is on PostgreSQL") };
-    let reason = sqlx::query_scalar("SELECT reason FROM relay_parked WHERE id = $1").bind(ids[0]);
+    let reason = sqlx::query_scalar("SELECT last_error FROM relay_parked WHERE id = $1").bind(ids[0]);
     reason.fetch_one(pool).await.unwrap()
 }
 
