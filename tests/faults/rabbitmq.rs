@@ -1,9 +1,7 @@
-//! Faults of RabbitMQ: rows F46 to F60 of the fault table. Every test has a node of its own.
+//! Faults of RabbitMQ: rows F46 to F52, F58 and F59 of the fault table. Every test has a node of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-#[path = "rabbitmq/full.rs"]
-mod full;
 #[path = "rabbitmq/node.rs"]
 mod node;
 #[path = "rabbitmq/refusals.rs"]
