@@ -151,12 +151,12 @@ impl Config {
         }
     }
 
-    /// What a Kafka client still has in its queue when the lease ends must be given up by then.
-    fn bound_by_lease(&mut self) {
-        let bound = self.relay.lease_ms * 2 / 3;
-        for sink in self.sink.values_mut().filter(|sink| sink.kind == SinkKind::Kafka) {
-            sink.confirm_timeout_ms.get_or_insert(bound.min(millis(CONFIRM_TIMEOUT)));
-        }
+    /// How long a row may wait for its confirm on this sink: what is asked for, or a default that fits the lease.
+    #[must_use]
+    pub fn confirm_timeout(&self, sink: &SinkConfig) -> Duration {
+        // Where the lease is short, what its owner may publish for: two thirds of it.
+        let fits = CONFIRM_TIMEOUT.min(Duration::from_millis(self.relay.lease_ms) * 2 / 3);
+        sink.confirm_timeout_ms.map_or(fits, Duration::from_millis)
     }
 
     /// The order of a route: its own, or what keeps the order of a key on its sink at the least cost.

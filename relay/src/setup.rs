@@ -111,7 +111,7 @@ pub async fn relays(config: &Config) -> Result<Vec<Relay>, SetupError> {
     }
     let mut sinks = BTreeMap::new();
     for (name, sink) in &config.sink {
-        sinks.insert(name, transport(name, sink).await?);
+        sinks.insert(name, transport(config, name, sink).await?);
     }
     let mut relays = Vec::new();
     for (name, source, pool) in pools {
@@ -125,7 +125,7 @@ pub async fn relays(config: &Config) -> Result<Vec<Relay>, SetupError> {
             let strict =
                 config.route.iter().any(|route| in_transactions(config, route) && route.sink == **sink_name);
             if strict {
-                let transport = transactional(name, sink_name, sink)?;
+                let transport = transactional(config, name, sink_name, sink)?;
                 builder = builder.sink(with(&strict_name(sink_name), transport));
             }
             let only_strict = strict
@@ -188,15 +188,20 @@ pub fn sql_address(name: &str, sink: &SinkConfig) -> Result<Option<SecretString>
 ///
 /// # Errors
 /// When its settings cannot be used. A broker that is down is none.
-pub async fn transport(name: &str, sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+pub async fn transport(
+    config: &Config,
+    name: &str,
+    sink: &SinkConfig,
+) -> Result<Arc<dyn Transport>, SetupError> {
+    let confirm_timeout = config.confirm_timeout(sink);
     let section = format!("[sink.{name}]");
     match sink.kind {
         SinkKind::Sql => {
             let url = address(&section, sink.url.as_ref(), sink.url_file.as_deref())?;
             Ok(Arc::new(SqlQueue::new(open(section, &url).await?)))
         }
-        SinkKind::Rabbitmq => rabbitmq(section, sink),
-        SinkKind::Kafka => kafka(section, sink, None),
+        SinkKind::Rabbitmq => rabbitmq(section, sink, confirm_timeout),
+        SinkKind::Kafka => kafka(section, sink, confirm_timeout, None),
     }
 }
 
@@ -219,7 +224,11 @@ pub async fn sink_works(
 }
 
 #[cfg(feature = "rabbitmq")]
-fn rabbitmq(section: String, sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+fn rabbitmq(
+    section: String,
+    sink: &SinkConfig,
+    confirm_timeout: Duration,
+) -> Result<Arc<dyn Transport>, SetupError> {
     use barid::transport::rabbitmq::{RabbitMq, Settings};
 
     let url = address(&section, sink.url.as_ref(), sink.url_file.as_deref())?;
@@ -229,8 +238,7 @@ fn rabbitmq(section: String, sink: &SinkConfig) -> Result<Arc<dyn Transport>, Se
     settings.window_rows_min = sink.window_rows_min.unwrap_or(settings.window_rows_min);
     settings.channels = sink.channels.unwrap_or(settings.channels);
     settings.body_bytes_max = sink.body_bytes_max.unwrap_or(settings.body_bytes_max);
-    settings.confirm_timeout =
-        sink.confirm_timeout_ms.map_or(settings.confirm_timeout, Duration::from_millis);
+    settings.confirm_timeout = confirm_timeout;
     settings.heartbeat_s = sink.heartbeat_s.unwrap_or(settings.heartbeat_s);
     settings.ca_file.clone_from(&sink.ca_file);
     settings.client_certificate_file.clone_from(&sink.client_certificate_file);
@@ -240,7 +248,11 @@ fn rabbitmq(section: String, sink: &SinkConfig) -> Result<Arc<dyn Transport>, Se
 }
 
 #[cfg(not(feature = "rabbitmq"))]
-fn rabbitmq(section: String, _sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+fn rabbitmq(
+    section: String,
+    _sink: &SinkConfig,
+    _timeout: Duration,
+) -> Result<Arc<dyn Transport>, SetupError> {
     Err(SetupError::Feature { section, feature: "rabbitmq" })
 }
 
@@ -248,6 +260,7 @@ fn rabbitmq(section: String, _sink: &SinkConfig) -> Result<Arc<dyn Transport>, S
 fn kafka(
     section: String,
     sink: &SinkConfig,
+    confirm_timeout: Duration,
     transactional_id: Option<String>,
 ) -> Result<Arc<dyn Transport>, SetupError> {
     use barid::transport::kafka::{Kafka, Settings};
@@ -256,8 +269,7 @@ fn kafka(
     settings.window_rows_max = sink.window().rows_max;
     settings.window_bytes_max = sink.window().bytes_max;
     settings.message_bytes_max = sink.body_bytes_max.unwrap_or(settings.message_bytes_max);
-    settings.message_timeout =
-        sink.confirm_timeout_ms.map_or(settings.message_timeout, Duration::from_millis);
+    settings.message_timeout = confirm_timeout;
     settings.transactional_id = transactional_id;
     let (encrypts, logs_in) = sink.encrypts_and_logs_in();
     if encrypts {
@@ -281,14 +293,24 @@ fn kafka(
 }
 
 #[cfg(not(feature = "kafka"))]
-fn kafka(section: String, _sink: &SinkConfig, _id: Option<String>) -> Result<Arc<dyn Transport>, SetupError> {
+fn kafka(
+    section: String,
+    _sink: &SinkConfig,
+    _timeout: Duration,
+    _id: Option<String>,
+) -> Result<Arc<dyn Transport>, SetupError> {
     Err(SetupError::Feature { section, feature: "kafka" })
 }
 
 /// The transport for the `strict` routes of a source to a Kafka sink.
-fn transactional(source: &str, name: &str, sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+fn transactional(
+    config: &Config,
+    source: &str,
+    name: &str,
+    sink: &SinkConfig,
+) -> Result<Arc<dyn Transport>, SetupError> {
     let id = sink.transactional_id.clone().unwrap_or_else(|| format!("barid-{source}-{name}"));
-    kafka(format!("[sink.{name}]"), sink, Some(id))
+    kafka(format!("[sink.{name}]"), sink, config.confirm_timeout(sink), Some(id))
 }
 
 async fn open(section: String, url: &SecretString) -> Result<AnyPool, SetupError> {

@@ -21,7 +21,7 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
     }
     for (name, sink) in &config.sink {
         let section = format!("[sink.{name}]");
-        let result = match setup::transport(name, sink).await {
+        let result = match setup::transport(&config, name, sink).await {
             Ok(transport) => {
                 let works = setup::sink_works(&config, name, transport).await;
                 works.map_err(|cause| SetupError::Transport { section: section.clone(), cause })

@@ -41,10 +41,12 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
     }
     for (name, sink) in &config.sink {
         check_sink(name, sink, &mut say);
-        let (lease, given) = (config.relay.lease_ms, sink.confirm_timeout_ms.unwrap_or(0));
-        if sink.kind == SinkKind::Kafka && given >= lease {
-            let what =
-                format!("confirm_timeout_ms in [sink.{name}] must be below lease_ms ({lease}) in [relay]");
+        let lease_ms = config.relay.lease_ms;
+        if sink.confirm_timeout_ms.is_some_and(|timeout| timeout >= lease_ms) {
+            let what = format!(
+                "confirm_timeout_ms in [sink.{name}] must be less than lease_ms = {lease_ms}: rows would still be on their way \
+                 when another relay takes over"
+            );
             say(&["sink", name, "confirm_timeout_ms"], what);
         }
     }

@@ -43,7 +43,7 @@ impl Node {
         let program =
             program.into_iter().find(|program| Path::new(program).exists()).unwrap_or("rabbitmqctl");
         let mut ctl = Command::new(program);
-        ctl.args(["-n", "barid@localhost", "-t", "60"]).args(arguments);
+        ctl.args(["-n", "barid@localhost", "-t", "300"]).args(arguments);
         ctl.env("HOME", folder.join("rabbitmq/home")).env("ERL_EPMD_PORT", epmd_port);
         ctl.env("ERL_EPMD_ADDRESS", "127.0.0.1").env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
         let output = ctl.kill_on_drop(true).output().await.unwrap();
