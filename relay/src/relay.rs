@@ -29,7 +29,6 @@ use crate::{
 mod builder;
 mod complain;
 mod deleting;
-mod draining;
 mod error;
 mod opening;
 mod reading;
