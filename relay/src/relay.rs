@@ -29,6 +29,7 @@ use crate::{
 mod builder;
 mod complain;
 mod deleting;
+mod draining;
 mod error;
 mod opening;
 mod reading;
