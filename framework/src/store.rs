@@ -10,8 +10,8 @@ pub(crate) mod attempts;
 pub mod backend;
 pub mod batch;
 pub mod connection;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod contention;
+pub(crate) mod events;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod held;
 pub mod idempotency;

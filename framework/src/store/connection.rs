@@ -118,6 +118,11 @@ impl<DB: Backend> UnitConnection<DB> {
         self.connection.take()
     }
 
+    /// The unit can no longer commit.
+    pub(super) fn poison(&self) {
+        poison(&self.poisoned, true);
+    }
+
     pub(super) fn poisoned(&self) -> Option<&'static str> {
         if self.savepoints > 0 {
             Some("a savepoint was neither released nor rolled back")

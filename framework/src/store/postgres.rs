@@ -2,6 +2,7 @@
 
 mod attempts;
 mod batch;
+mod events;
 mod idempotency;
 mod partitions;
 mod results;

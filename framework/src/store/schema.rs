@@ -39,7 +39,7 @@ impl SchemaError {
 /// One step of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// Its number, from 1 without gaps.
+    /// Its number, from 1.
     pub version: u32,
     /// Its name: what the file is called after the number.
     pub name: &'static str,
@@ -266,6 +266,7 @@ macro_rules! steps {
             step!($folder, "0007", 7, "saga"),
             step!($folder, "0008", 8, "subscriptions"),
             step!($folder, "0009", 9, "results"),
+            step!($folder, "0013", 13, "event_store"),
         ]
     };
 }

@@ -115,7 +115,7 @@ pub(crate) struct SqlUnit<DB: Backend> {
 }
 
 impl<DB: Backend> SqlUnit<DB> {
-    async fn open(kept: &Arc<Kept<DB>>, opening: &Opening) -> Result<(Self, Recorded)> {
+    pub(super) async fn open(kept: &Arc<Kept<DB>>, opening: &Opening) -> Result<(Self, Recorded)> {
         let writer = DB::writer(kept.pool()).await;
         let (connection, reused) = kept.take().await?;
         let mut unit = Self {

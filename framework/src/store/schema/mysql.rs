@@ -46,6 +46,16 @@ const COLUMNS: &[(u32, &str)] = &[
     (7, "SELECT id, saga, property, value FROM saga_correlation LIMIT 0"),
     (9, "SELECT message_id, state, name, content_type, data, problem, bus, handled_at FROM result LIMIT 0"),
     (9, "SELECT key_id, scope, last, token, handled_at FROM high_water LIMIT 0"),
+    (13, "SELECT stream, version, reserved_by FROM event_stream LIMIT 0"),
+    (
+        13,
+        "SELECT seq, position, id, stream, version, name, data, metadata, recorded_at FROM event_log LIMIT 0",
+    ),
+    (13, "SELECT id, last FROM event_order LIMIT 0"),
+    (13, "SELECT stream, format, version, data, taken_at FROM event_snapshot LIMIT 0"),
+    (13, "SELECT subscription, position, owner, lease_until, updated_at FROM event_checkpoint LIMIT 0"),
+    (13, "SELECT xid, state, updated_at FROM event_transaction LIMIT 0"),
+    (13, "SELECT xid, ordinal, number, id, stream, name, data, metadata FROM event_staged LIMIT 0"),
 ];
 
 pub(super) async fn apply(pool: &MySqlPool, place: &str) -> Result<Vec<Migration>, SchemaError> {
