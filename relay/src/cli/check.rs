@@ -3,7 +3,10 @@
 use std::{io::IsTerminal, path::Path};
 
 use super::{Failure, exit, load};
-use crate::setup::{self, SetupError};
+use crate::{
+    lease::Candidate,
+    setup::{self, SetupError},
+};
 
 pub(super) async fn check(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
@@ -20,8 +23,8 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
         let section = format!("[sink.{name}]");
         let result = match setup::transport(name, sink).await {
             Ok(transport) => {
-                let publisher = transport.publisher().await;
-                publisher.map(drop).map_err(|cause| SetupError::Transport { section: section.clone(), cause })
+                let works = setup::sink_works(&config, name, transport).await;
+                works.map_err(|cause| SetupError::Transport { section: section.clone(), cause })
             }
             Err(error) => Err(error),
         };
@@ -30,17 +33,17 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
     if failed == 0 { Ok(()) } else { Err(Failure::Checks(failed, worst)) }
 }
 
-/// Whether the outbox can be claimed and read; another relay at work is fine.
+/// Whether the outbox can be read, and whose it is; another relay at work is fine.
 async fn source_works(name: &str, pool: &barid::store::AnyPool) -> Result<(), crate::source::SourceError> {
     let source = crate::source::open::source(name, pool);
     source.writer().await?.held_keys().await?;
-    match source.reader().await {
-        Err(crate::source::SourceError::Busy { .. }) => {
-            println!("[source.{name}]: another relay is at work");
-            Ok(())
-        }
-        other => other.map(drop),
+    source.reader().await?;
+    let nobody = Candidate { name: "check".to_owned(), process: String::new() };
+    let holder = source.leases(&nobody).await?.look().await?;
+    if !holder.left.is_zero() {
+        println!("[source.{name}]: another relay is at work: {holder}");
     }
+    Ok(())
 }
 
 fn tell(section: &str, result: Result<(), SetupError>, failed: &mut usize, worst: &mut u8) {

@@ -27,9 +27,23 @@ pub(super) const SINK: &[Key] = &[
     ("url", Kind::Text),
     ("url_file", Kind::Text),
     ("brokers", Kind::Text),
+    ("topology", Kind::Text),
+    ("window_rows_min", Kind::Whole),
     ("window_rows_max", Kind::Whole),
     ("window_bytes_max", Kind::Whole),
+    ("body_bytes_max", Kind::Whole),
+    ("confirm_timeout_ms", Kind::Whole),
+    ("heartbeat_s", Kind::Whole),
     ("channels", Kind::Whole),
+    ("ca_file", Kind::Text),
+    ("client_certificate_file", Kind::Text),
+    ("client_key_file", Kind::Text),
+    ("security", Kind::Text),
+    ("sasl_mechanism", Kind::Text),
+    ("username", Kind::Text),
+    ("password", Kind::Text),
+    ("password_file", Kind::Text),
+    ("transactional_id", Kind::Text),
     ("properties", Kind::Properties),
 ];
 
@@ -44,6 +58,8 @@ pub(super) const RELAY: &[Key] = &[
     ("retry_min_ms", Kind::Whole),
     ("retry_max_ms", Kind::Whole),
     ("drain_ms", Kind::Whole),
+    ("lease_ms", Kind::Whole),
+    ("instance", Kind::Text),
 ];
 
 /// The keys of a section.

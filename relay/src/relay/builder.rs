@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::Relay;
 use crate::{
     lane::{Order, Poison, Stats, Way, backoff::Backoff},
+    lease::{INSTANCE_CHARS_MAX, LEASE_BOUNDS, default_instance},
     sink::{Pattern, Route, Routes, Sink},
     source::Source,
 };
@@ -15,7 +16,8 @@ use crate::{
 /// The bounds and times of a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Rows between reading and deleting. Default: 10,000.
+    /// Rows between reading and deleting. A small one takes two kilobytes of memory beside its payload. Default: 6,000, a large
+    /// window and what is being read and deleted around it.
     pub buffer_rows_max: usize,
     /// Bytes of their payloads. One read may go beyond it by one row. Default: 64 MiB.
     pub buffer_bytes_max: usize,
@@ -35,12 +37,16 @@ pub struct Settings {
     pub retry_max: Duration,
     /// How long stopping may take for each of: the last answers, the last deletes. Default: 10 s.
     pub drain: Duration,
+    /// How long another relay waits for this one when it cannot see whether it lives. It is renewed after a third and stops
+    /// publishing after two thirds without a renewal. Default: 15 s: short enough for a crash at night, long enough for a
+    /// database that stalls for some seconds.
+    pub lease: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            buffer_rows_max: 10_000,
+            buffer_rows_max: 6_000,
             buffer_bytes_max: 64 * 1024 * 1024,
             batch_rows: 1_000,
             poll_min: Duration::from_millis(1),
@@ -50,6 +56,7 @@ impl Default for Settings {
             retry_min: Duration::from_millis(10),
             retry_max: Duration::from_secs(5),
             drain: Duration::from_secs(10),
+            lease: Duration::from_secs(15),
         }
     }
 }
@@ -77,6 +84,7 @@ pub struct RelayBuilder {
     sinks: Vec<Sink>,
     routes: Vec<(String, String, Order, Poison)>,
     settings: Settings,
+    instance: String,
     doorbell: Doorbell,
 }
 
@@ -87,6 +95,7 @@ impl RelayBuilder {
             sinks: Vec::new(),
             routes: Vec::new(),
             settings: Settings::default(),
+            instance: default_instance().to_owned(),
             doorbell: Doorbell::new(),
         }
     }
@@ -117,6 +126,12 @@ impl RelayBuilder {
         self
     }
 
+    /// What people see as the owner of the source. It need not be unique. Default: host, process and some random characters.
+    pub fn instance(mut self, name: impl Into<String>) -> Self {
+        self.instance = name.into();
+        self
+    }
+
     /// Looks at the outbox at once when this doorbell is rung: the one given to the outbox of a bus in the same process.
     pub fn doorbell(mut self, doorbell: Doorbell) -> Self {
         self.doorbell = doorbell;
@@ -127,7 +142,7 @@ impl RelayBuilder {
     ///
     /// # Errors
     /// Every problem: no sink, no route, a name twice, a route to a sink that does not exist, a bound of zero.
-    pub fn build(self) -> Result<Relay, BuildError> {
+    pub fn build(mut self) -> Result<Relay, BuildError> {
         let mut problems = Vec::new();
         if self.sinks.is_empty() {
             problems.push("there is no sink: add one".to_owned());
@@ -146,7 +161,7 @@ impl RelayBuilder {
             }
         }
         let mut routes = Vec::new();
-        for (destination, sink, order, poison) in &self.routes {
+        for (destination, sink, order, poison) in &std::mem::take(&mut self.routes) {
             let pattern = destination.parse::<Pattern>().map_err(|error| problems.push(error.to_string()));
             let found = self.sinks.iter().position(|known| known.name == *sink);
             if found.is_none() {
@@ -157,12 +172,27 @@ impl RelayBuilder {
                 ));
             }
             if let (Ok(destination), Some(sink)) = (pattern, found) {
-                routes.push(Route { destination, way: Way { sink, order: *order, poison: *poison } });
+                let to = &mut self.sinks[sink];
+                to.destinations.extend(destination.fixed());
+                let order = match order {
+                    // No row can overtake another one of its batch, and batches follow one another.
+                    Order::Strict if to.transport.publishes_atomically() => Order::Pipelined,
+                    order => *order,
+                };
+                routes.push(Route { destination, way: Way { sink, order, poison: *poison } });
             }
         }
         let settings = &self.settings;
         if settings.buffer_rows_max == 0 || settings.batch_rows == 0 || settings.delete_rows_max == 0 {
             problems.push("buffer_rows_max, batch_rows and delete_rows_max must be at least 1".to_owned());
+        }
+        let (shortest, longest) = LEASE_BOUNDS;
+        if !(shortest..=longest).contains(&settings.lease) {
+            problems
+                .push(format!("a lease lasts from {shortest:?} to {longest:?}, not {:?}", settings.lease));
+        }
+        if self.instance.is_empty() || self.instance.chars().count() > INSTANCE_CHARS_MAX {
+            problems.push(format!("the name of an instance has 1 to {INSTANCE_CHARS_MAX} characters"));
         }
         if !problems.is_empty() {
             return Err(BuildError { problems });
@@ -172,6 +202,7 @@ impl RelayBuilder {
             sinks: self.sinks,
             routes: Routes::new(routes),
             settings: self.settings,
+            instance: self.instance,
             doorbell: self.doorbell,
             stats: watch::Sender::new(Stats::default()),
         })

@@ -10,10 +10,10 @@
 
 use async_trait::async_trait;
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use uuid::Uuid;
 
-use super::{At, Claim, Reader, Source, SourceError, Writer};
+use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
+mod lease;
 mod reader;
 mod session;
 pub mod snapshot;
@@ -23,19 +23,16 @@ mod writer;
 #[derive(Debug)]
 pub struct PostgresSource {
     name: String,
-    /// Who this relay is, in `relay_source`.
-    owner: String,
     options: PgConnectOptions,
 }
 
 impl PostgresSource {
-    /// The outbox that `pool` finds by its search path. The pool only lends its address: the source keeps two connections
-    /// of its own.
+    /// The outbox that `pool` finds by its search path. The pool only lends its address: the source keeps three
+    /// connections of its own.
     #[must_use]
     pub fn new(name: impl Into<String>, pool: &PgPool) -> Self {
-        let name = name.into();
         let options = (*pool.connect_options()).clone().application_name("barid-relay");
-        Self { owner: format!("process {} / {}", std::process::id(), Uuid::now_v7()), name, options }
+        Self { name: name.into(), options }
     }
 
     fn at(&self) -> At<'_> {
@@ -54,9 +51,12 @@ impl Source for PostgresSource {
         &self.name
     }
 
-    async fn reader(&self) -> Result<(Claim, Box<dyn Reader>), SourceError> {
-        let (claim, reader) = reader::WindowReader::open(self).await?;
-        Ok((claim, Box::new(reader)))
+    async fn leases(&self, by: &Candidate) -> Result<Box<dyn Leases>, SourceError> {
+        Ok(Box::new(lease::PostgresLeases::open(self, by).await?))
+    }
+
+    async fn reader(&self) -> Result<Box<dyn Reader>, SourceError> {
+        Ok(Box::new(reader::WindowReader::open(self).await?))
     }
 
     async fn writer(&self) -> Result<Box<dyn Writer>, SourceError> {

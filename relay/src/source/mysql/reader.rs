@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row, mysql::MySqlRow};
 use uuid::Uuid;
 
 use super::{MySqlSource, session};
-use crate::source::{At, Claim, ReadRow, Reader, SourceError, Want, decode::Columns};
+use crate::source::{At, ReadRow, Reader, SourceError, Want, decode::Columns};
 
 const COLUMNS: &str =
     "seq, id, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext";
@@ -19,10 +19,8 @@ pub(super) struct HeadReader {
 }
 
 impl HeadReader {
-    pub(super) async fn open(source: &MySqlSource) -> Result<(Claim, Self), SourceError> {
-        let mut connection = session::open(source).await?;
-        let claim = session::claim(source, &mut connection).await?;
-        Ok((claim, Self { name: source.name.clone(), connection }))
+    pub(super) async fn open(source: &MySqlSource) -> Result<Self, SourceError> {
+        Ok(Self { name: source.name.clone(), connection: session::open(source).await? })
     }
 }
 
