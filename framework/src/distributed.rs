@@ -7,4 +7,17 @@
 //! What it does not do: make the branches visible at the same instant. They become visible one after the other, and a reader who
 //! looks at two databases at once can see half of a transaction that has committed.
 
+pub mod access;
+pub mod breaker;
 pub mod core;
+pub mod idempotent;
+pub mod monitor;
+pub mod retrying;
+
+pub use access::{Access, AccessDenied, AccessPolicy, Action, AllowAll, Principal};
+pub use breaker::{CircuitBreakerOpen, StartBreaker, Started};
+pub use idempotent::{IdempotentProcessor, ProcessError, ProcessKey, Processed};
+pub use monitor::{
+    MonitoredEvent, MonitoredStatus, TransactionCounts, TransactionMonitor, TransactionRecord,
+};
+pub use retrying::TransactionRetry;

@@ -242,3 +242,18 @@ pub const EVENT_CHECKPOINT_PAUSE: Duration = Duration::from_millis(500);
 
 /// How far a subscription reads ahead of the first event that is not settled.
 pub const EVENT_FEED_AHEAD_MAX: u64 = 10_000;
+
+/// Tries of a distributed transaction as a whole, the first included.
+pub const DISTRIBUTED_ATTEMPTS_MAX: std::num::NonZeroU32 = std::num::NonZeroU32::MIN.saturating_add(2);
+
+/// The pause after the first of these; doubles.
+pub const DISTRIBUTED_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest of these pauses.
+pub const DISTRIBUTED_RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Transactions that a monitor lists at the same time.
+pub const MONITORED_TRANSACTIONS_MAX: usize = 10_000;
+
+/// What a monitor keeps of what happened to one transaction.
+pub const MONITORED_EVENTS_MAX: usize = 100;

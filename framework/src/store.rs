@@ -16,6 +16,7 @@ pub(crate) mod events;
 pub mod held;
 pub mod idempotency;
 pub(crate) mod kept;
+pub(crate) mod keys;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

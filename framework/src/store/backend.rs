@@ -15,6 +15,7 @@ use super::{
     batch::BatchRows,
     events::EventRows,
     idempotency::IdempotencyRows,
+    keys::KeyRows,
     results::ResultRows,
     saga::SagaRows,
     schedule::ScheduleRows,
@@ -85,6 +86,7 @@ pub trait Backend:
     + BatchRows
     + EventRows
     + IdempotencyRows
+    + KeyRows
     + ResultRows
     + SagaRows
     + ScheduleRows

@@ -25,13 +25,16 @@ use crate::{
 
 pub(crate) mod append;
 pub(crate) mod checkpoint;
+mod fault;
 mod order;
 mod read;
 mod snapshot;
 mod staged;
+mod unit;
 
 pub use append::Appended;
 pub(crate) use append::Batch;
+use fault::Fault;
 pub use staged::{StagedAppend, StagedEvents, StagedOutcome};
 
 /// What the tables of the event store need that differs between the databases.
@@ -79,7 +82,7 @@ pub trait EventRows: Database {
     ///
     /// # Errors
     /// See [`EventRows::id`].
-    fn bytes(row: &Self::Row, at: usize) -> Result<Vec<u8>, sqlx::Error>;
+    fn bytes(row: &Self::Row, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;
 }
 
 /// How often an append or an ordering is tried that lost against another one and had no effect.
@@ -308,102 +311,6 @@ impl<DB: Backend> Clone for EventStore<DB> {
 impl<DB: Backend> fmt::Debug for EventStore<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventStore").field("database", &DB::DISPLAY).finish_non_exhaustive()
-    }
-}
-
-/// What happens to events in a unit of work. An error of the database poisons the unit; what the store itself refuses does not.
-impl<DB: Backend> UnitConnection<DB> {
-    pub(crate) async fn append_events(&mut self, batch: &Batch) -> Result<Appended, EventStoreError> {
-        let doing = format!("appending to stream {}", batch.stream);
-        let appended = within(batch.run(self)).await;
-        self.settled(appended, &doing)
-    }
-
-    pub(crate) async fn read_events(
-        &mut self,
-        stream: &StreamName,
-        slice: Slice,
-    ) -> Result<Page, EventStoreError> {
-        let doing = format!("reading stream {stream}");
-        let page = within(async { read::stream::<DB>(self.live()?, stream, slice).await }).await;
-        self.settled(page, &doing)
-    }
-
-    pub(crate) async fn save_snapshot(
-        &mut self,
-        stream: &StreamName,
-        state: &Snapshot,
-    ) -> Result<(), EventStoreError> {
-        let doing = format!("keeping a snapshot of stream {stream}");
-        let saved = within(async { snapshot::save::<DB>(self.live()?, stream, state).await }).await;
-        self.settled(saved, &doing)
-    }
-
-    pub(crate) async fn load_snapshot(
-        &mut self,
-        stream: &StreamName,
-        format: u32,
-    ) -> Result<Option<Snapshot>, EventStoreError> {
-        let doing = format!("reading the snapshot of stream {stream}");
-        let read = within(async { snapshot::load::<DB>(self.live()?, stream, format).await }).await;
-        self.settled(read, &doing)
-    }
-
-    fn settled<T>(&self, ended: Result<T, Fault>, doing: &str) -> Result<T, EventStoreError> {
-        ended.map_err(|fault| {
-            if !matches!(fault, Fault::Told(_)) {
-                self.poison();
-            }
-            fault.while_doing(doing)
-        })
-    }
-}
-
-/// Why something was not done, before it is known what was being done.
-pub(crate) enum Fault {
-    /// The store refuses.
-    Told(EventStoreError),
-    /// The database refuses or is gone.
-    Sql(sqlx::Error),
-    /// The id of an event is taken.
-    Duplicate { stream: String },
-    /// The same, said by somebody else.
-    Said(String),
-    /// No answer in time.
-    Timeout,
-    /// No answer to COMMIT.
-    Unknown(String),
-}
-
-impl From<sqlx::Error> for Fault {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<EventStoreError> for Fault {
-    fn from(error: EventStoreError) -> Self {
-        Self::Told(error)
-    }
-}
-
-impl From<String> for Fault {
-    fn from(said: String) -> Self {
-        Self::Said(said)
-    }
-}
-
-impl Fault {
-    pub(crate) fn while_doing(self, doing: &str) -> EventStoreError {
-        let doing = doing.to_owned();
-        match self {
-            Self::Told(error) => error,
-            Self::Duplicate { stream } => EventStoreError::DuplicateId { stream },
-            Self::Sql(cause) => EventStoreError::Database { doing, cause: cause.into() },
-            Self::Said(cause) => EventStoreError::Database { doing, cause: cause.into() },
-            Self::Timeout => EventStoreError::Timeout { doing, after: limits::CALL_TIMEOUT },
-            Self::Unknown(cause) => EventStoreError::Unknown { doing, cause },
-        }
     }
 }
 

@@ -4,6 +4,7 @@ mod attempts;
 mod batch;
 mod events;
 mod idempotency;
+mod keys;
 mod results;
 mod saga;
 mod schedule;

@@ -268,6 +268,7 @@ macro_rules! steps {
             step!($folder, "0009", 9, "results"),
             step!($folder, "0010", 10, "lease"),
             step!($folder, "0013", 13, "event_store"),
+            step!($folder, "0014", 14, "idempotency_keys"),
         ]
     };
 }

@@ -85,7 +85,7 @@ fn event<DB: Backend>(row: &DB::Row) -> Result<RecordedEvent, sqlx::Error> {
         version: counted(DB::int(row, 2)?.unwrap_or_default()),
         position: DB::int(row, 3)?.map(counted),
         name: DB::text(row, 4)?.unwrap_or_default(),
-        data: DB::bytes(row, 5)?.into(),
+        data: DB::bytes(row, 5)?.unwrap_or_default().into(),
         headers,
         recorded_at: chrono::DateTime::from_timestamp_micros(micros)
             .ok_or_else(|| unreadable("a time that is out of range"))?,

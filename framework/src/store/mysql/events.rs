@@ -28,7 +28,7 @@ impl EventRows for MySql {
         row.try_get(at)
     }
 
-    fn bytes(row: &MySqlRow, at: usize) -> Result<Vec<u8>, sqlx::Error> {
+    fn bytes(row: &MySqlRow, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
         row.try_get(at)
     }
 }

@@ -27,7 +27,7 @@ impl EventRows for Postgres {
         row.try_get(at)
     }
 
-    fn bytes(row: &PgRow, at: usize) -> Result<Vec<u8>, sqlx::Error> {
+    fn bytes(row: &PgRow, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
         row.try_get(at)
     }
 }
