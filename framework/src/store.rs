@@ -11,6 +11,7 @@ pub mod backend;
 pub mod batch;
 pub mod connection;
 pub(crate) mod contention;
+pub mod distributed;
 pub(crate) mod events;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod held;

@@ -11,10 +11,7 @@ use barid::{
     Doorbell,
     transport::{Outcome, Token},
 };
-use tokio::{
-    sync::watch,
-    time::{sleep_until, timeout},
-};
+use tokio::{sync::watch, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,19 +23,31 @@ use crate::{
         sign::Sign,
     },
     sink::{self, OpenSink, Routes, Sink},
-    source::{ReadRow, Source, SourceError, Want},
+    source::{ReadRow, Source, Want},
 };
 
 mod builder;
 mod complain;
 mod deleting;
+mod draining;
+mod error;
 mod opening;
 mod reading;
+mod retiring;
 #[cfg(test)]
 mod tests;
+mod watching;
 
-pub use self::builder::{BuildError, RelayBuilder, Settings};
-use self::{complain::Complaints, deleting::Deleting, reading::Reading};
+pub use self::{
+    builder::{BuildError, RelayBuilder, Settings},
+    error::RelayError,
+};
+use self::{
+    complain::Complaints,
+    deleting::{Deleting, Done},
+    reading::Reading,
+    watching::Watch,
+};
 
 /// Publishes the outbox of one source until it is told to stop.
 #[derive(Debug)]
@@ -58,49 +67,11 @@ impl std::fmt::Debug for dyn Source {
     }
 }
 
-/// Why a relay stopped that nobody told to stop.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RelayError {
-    /// The source cannot be worked with; see the cause.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A sink cannot be worked with; see the cause.
-    #[error("sink {sink}: {cause}")]
-    Sink {
-        /// Its name.
-        sink: String,
-        /// Why.
-        #[source]
-        cause: barid::transport::TransportError,
-    },
-    /// The relay stopped by itself, because going on would break a promise. What is not delivered is in the outbox.
-    #[error("source {source_name} has halted at row {seq} (message {id}): {reason}")]
-    Halted {
-        /// The source.
-        source_name: String,
-        /// The position of the row.
-        seq: i64,
-        /// Its message id.
-        id: uuid::Uuid,
-        /// What is wrong, and what to do.
-        reason: String,
-    },
-    /// A task of the relay ended by a panic. This is a defect: report it.
-    #[error(
-        "source {source_name}: the relay's {task} task has died; this is a defect, please report it with the log"
-    )]
-    TaskDied {
-        /// The source.
-        source_name: String,
-        /// Which task.
-        task: &'static str,
-    },
-}
-
 /// Why a session ended without an error.
 enum End {
     Stopped,
+    /// An operator released parked rows: they are put back where they were, and read with what is behind them.
+    Released,
     /// Nothing more can be done until somebody decides.
     Halted(Halted),
 }
@@ -154,6 +125,12 @@ impl Relay {
                     let source_name = self.source.name().to_owned();
                     return Err(RelayError::Halted { source_name, seq: row.seq, id: row.id, reason });
                 }
+                Ok(End::Released) => {
+                    tracing::info!(
+                        source = self.source.name(),
+                        "parked messages were released; starting afresh"
+                    );
+                }
                 // What this one remembers is no longer true: it waits for its turn.
                 Err(error) if error.is_fenced() => tracing::warn!("{error}; starting afresh"),
                 Err(error) => return Err(error),
@@ -180,6 +157,7 @@ struct Session<'a> {
     deleting: Deleting,
     /// Since when confirmed rows have been waiting for more to be deleted together with.
     unretired_since: Option<Instant>,
+    watch: Watch,
     complaints: Complaints,
 }
 
@@ -204,6 +182,7 @@ impl Session<'_> {
             self.lanes.wake(Instant::now());
             self.publish();
             self.retire(false);
+            self.look();
             self.ask_for_more();
             self.relay.stats.send_if_modified(|stats| {
                 let changed = *stats != self.lanes.stats();
@@ -220,7 +199,15 @@ impl Session<'_> {
                     self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
                 }
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
-                gone = self.deleting.done() => self.lanes.gone(gone?),
+                done = self.deleting.done() => match done? {
+                    Done::Gone(rows) => self.lanes.gone(rows),
+                    Done::Looked(seen) => {
+                        let parking = self.lanes.parks_waiting() > 0 || !self.deleting.idle();
+                        if self.watch.released(seen, parking) {
+                            return Ok(End::Released);
+                        }
+                    }
+                },
                 () = sleep_until(wake.into()) => {}
                 () = stop.cancelled() => return Ok(End::Stopped),
             }
@@ -316,76 +303,11 @@ impl Session<'_> {
         failpoint::reached(Point::AfterClaim);
     }
 
-    /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.
-    fn retire(&mut self, all: bool) {
-        let settings = &self.relay.settings;
-        if self.lanes.deletes_waiting() == 0 {
-            self.unretired_since = None;
-        } else {
-            let since = *self.unretired_since.get_or_insert_with(Instant::now);
-            let waited = all || self.lanes.in_flight() == 0 || since.elapsed() >= settings.delete_wait;
-            while self.deleting.has_room()
-                && self.lanes.deletes_waiting() > 0
-                && (waited || self.lanes.deletes_waiting() >= settings.delete_rows_max)
-            {
-                self.deleting.delete(self.lanes.take_deletes(settings.delete_rows_max));
-                self.unretired_since = None;
-            }
-        }
-        while !self.fenced && self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
-            self.deleting.park(self.lanes.take_parks(settings.delete_rows_max));
-        }
-    }
-
     fn next_wake(&self) -> Instant {
         let idle = Instant::now() + std::time::Duration::from_secs(3600);
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
-        [self.lanes.next_wake(), deletes].into_iter().flatten().min().unwrap_or(idle)
-    }
-
-    /// Takes the last answers and deletes what they confirm, within a bound. What is unanswered then is published again by
-    /// whoever works on the source next.
-    async fn drain(&mut self) -> Result<(), RelayError> {
-        self.reading.stop();
-        let bound = self.relay.settings.drain;
-        let sinks = std::mem::take(&mut self.sinks);
-        let closing = sinks.into_iter().map(|sink| timeout(bound, sink.publisher.close()));
-        let now = Instant::now();
-        for outcomes in futures::future::join_all(closing).await.into_iter().flatten() {
-            for (token, outcome) in outcomes {
-                self.lanes.settle(token, outcome, now);
-            }
-        }
-        let flushed = timeout(bound, async {
-            loop {
-                self.retire(true);
-                if self.deleting.idle() {
-                    return Ok::<_, RelayError>(());
-                }
-                match self.deleting.done().await {
-                    Ok(gone) => self.lanes.gone(gone),
-                    Err(error) if error.is_fenced() => self.fenced = true,
-                    Err(error) => return Err(error),
-                }
-            }
-        });
-        match flushed.await {
-            Ok(flushed) => flushed?,
-            Err(_) => tracing::warn!(
-                source = self.relay.source.name(),
-                "stopped before every confirmed row was deleted: those rows will be published again"
-            ),
-        }
-        let left = self.lanes.in_flight();
-        if left > 0 {
-            tracing::warn!(
-                source = self.relay.source.name(),
-                rows = left,
-                "stopped without an answer for these rows"
-            );
-        }
-        self.relay.stats.send_replace(self.lanes.stats());
-        Ok(())
+        let look = self.watch.next().filter(|_| self.deleting.has_room());
+        [self.lanes.next_wake(), deletes, look].into_iter().flatten().min().unwrap_or(idle)
     }
 }

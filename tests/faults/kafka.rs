@@ -69,7 +69,10 @@ async fn f62_f63_f67_f68_f70_what_passes_is_waited_out() {
     for _ in 0..if servers::long() { 5 } else { 1 } {
         for (what, error) in [
             ("F62: too few replicas", Reply::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS),
-            ("F63: too few replicas, after the append", Reply::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND),
+            (
+                "F63: too few replicas, after the append",
+                Reply::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+            ),
             ("F67: a sequence number out of order", Reply::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER),
         ] {
             load.more(50).await;
@@ -78,14 +81,20 @@ async fn f62_f63_f67_f68_f70_what_passes_is_waited_out() {
             caught_up(&rig).await;
             // The next two requests to produce get the error; that rows passed shows that there were more than two.
             let passed = rig.outbox.committed().await.len() - rig.outbox.left().await;
-            faults.push(Fault::new(what, format!("two answers {error:?}, and then rows passed ({passed} so far)")));
+            faults.push(Fault::new(
+                what,
+                format!("two answers {error:?}, and then rows passed ({passed} so far)"),
+            ));
         }
         for partition in 0..3 {
             let leader = 1 + (partition + 1) % BROKERS;
             mock.partition_leader(&topic, partition, Some(leader)).unwrap();
             load.more(30).await;
             caught_up(&rig).await;
-            faults.push(Fault::new("F70: another leader", format!("broker {leader} leads partition {partition}")));
+            faults.push(Fault::new(
+                "F70: another leader",
+                format!("broker {leader} leads partition {partition}"),
+            ));
         }
         let all = |act: &dyn Fn(i32)| (1..=BROKERS).for_each(act);
         let before = relay.log().len();
@@ -131,7 +140,10 @@ async fn f64_f66_what_is_refused_is_parked_with_its_key() {
         eventually(PATIENCE, "rows are parked", || async { rig.outbox.parked().await.len() > parked }).await;
         let said = || async { relay.log().iter().any(|line| line.contains("parked") && line.contains(says)) };
         eventually(PATIENCE, says, said).await;
-        faults.push(Fault::new(what, format!("{} rows were parked with the remedy: {says}", rig.outbox.parked().await.len())));
+        faults.push(Fault::new(
+            what,
+            format!("{} rows were parked with the remedy: {says}", rig.outbox.parked().await.len()),
+        ));
     }
     let delivered = rig.outbox.committed().await.len() - rig.outbox.left().await;
     assert!(delivered > 0);

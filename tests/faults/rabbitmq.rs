@@ -80,7 +80,11 @@ async fn f49_f50_an_alarm_stops_the_clocks() {
     let relay = rig.relay_at_work().await;
     load.more(200).await;
     let alarms = [
-        ("F49: memory alarm", ["set_vm_memory_high_watermark", "0.000001"], ["set_vm_memory_high_watermark", "0.4"]),
+        (
+            "F49: memory alarm",
+            ["set_vm_memory_high_watermark", "0.000001"],
+            ["set_vm_memory_high_watermark", "0.4"],
+        ),
         ("F50: disk alarm", ["set_disk_free_limit", "900000GB"], ["set_disk_free_limit", "50MB"]),
     ];
     let mut faults = Vec::new();
@@ -109,7 +113,9 @@ async fn f49_f50_an_alarm_stops_the_clocks() {
 async fn f51_f52_f60_a_topic_that_leads_nowhere_parks_its_rows() {
     let node = Node::start("").await;
     let broker = RabbitMq::connect(&node.server.url).await.unwrap();
-    for (what, exchange) in [("F51, F60: nothing is bound to the topic any more", false), ("F52: the topic was deleted", true)] {
+    for (what, exchange) in
+        [("F51, F60: nothing is bound to the topic any more", false), ("F52: the topic was deleted", true)]
+    {
         let topic = barid_tests::names::unique("faulty");
         let mut tape = Tape::rabbitmq_topic(&broker, &topic).await;
         tape = tape.through(&node.server.url);
@@ -148,7 +154,8 @@ async fn f53_a_full_queue_refuses_and_nothing_is_lost() {
     let relay = rig.relay_at_work().await;
     load.more(100).await;
     let limit = r#"{"max-length":20,"overflow":"reject-publish"}"#;
-    let full = async { drop(node.ctl(&["set_policy", "full", "^tape", limit, "--apply-to", "queues"]).await) };
+    let full =
+        async { drop(node.ctl(&["set_policy", "full", "^tape", limit, "--apply-to", "queues"]).await) };
     let fault = seen(&relay, "F53: the queue was full", "the broker refused the message (nack)", full).await;
     load.more(100).await;
     node.ctl(&["clear_policy", "full"]).await;

@@ -115,7 +115,8 @@ impl Tape {
                 // Idle, it did not notice when its connection was lost: then the first mark is certainly not taken.
                 let confirmed = || async {
                     let sent = sender.send(Outgoing::raw(MARK, None).to(queue.clone())).await;
-                    let refused = sent.as_ref().is_err_and(|error| error.to_string().contains("was not taken"));
+                    let refused =
+                        sent.as_ref().is_err_and(|error| error.to_string().contains("was not taken"));
                     assert!(sent.is_ok() || refused, "RabbitMQ confirms a mark: {sent:?}");
                     sent.is_ok()
                 };

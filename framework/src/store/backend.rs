@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     attempts::AttemptRows,
     batch::BatchRows,
+    distributed::DtxRows,
     events::EventRows,
     idempotency::IdempotencyRows,
     keys::KeyRows,
@@ -84,6 +85,7 @@ pub trait Backend:
     Database
     + AttemptRows
     + BatchRows
+    + DtxRows
     + EventRows
     + IdempotencyRows
     + KeyRows

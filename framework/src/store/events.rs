@@ -64,25 +64,25 @@ pub trait EventRows: Database {
     ///
     /// # Errors
     /// When it holds something else; so do the others.
-    fn id(row: &Self::Row, at: usize) -> Result<Uuid, sqlx::Error>;
+    fn id_at(row: &Self::Row, at: usize) -> Result<Uuid, sqlx::Error>;
 
     /// The number in this column.
     ///
     /// # Errors
-    /// See [`EventRows::id`].
-    fn int(row: &Self::Row, at: usize) -> Result<Option<i64>, sqlx::Error>;
+    /// See [`EventRows::id_at`].
+    fn int_at(row: &Self::Row, at: usize) -> Result<Option<i64>, sqlx::Error>;
 
     /// The text in this column.
     ///
     /// # Errors
-    /// See [`EventRows::id`].
-    fn text(row: &Self::Row, at: usize) -> Result<Option<String>, sqlx::Error>;
+    /// See [`EventRows::id_at`].
+    fn text_at(row: &Self::Row, at: usize) -> Result<Option<String>, sqlx::Error>;
 
     /// The bytes in this column.
     ///
     /// # Errors
-    /// See [`EventRows::id`].
-    fn bytes(row: &Self::Row, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;
+    /// See [`EventRows::id_at`].
+    fn bytes_at(row: &Self::Row, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;
 }
 
 /// How often an append or an ordering is tried that lost against another one and had no effect.

@@ -150,7 +150,7 @@ impl<DB: Backend> IdempotentProcessor<DB> {
         let read = bounded(async {
             let (_, rows) = connection.ask(&find).await?;
             let Some(row) = rows.first() else { return Ok(None) };
-            Ok(Some((DB::text(row, 0)?.unwrap_or_default(), DB::bytes(row, 1)?)))
+            Ok(Some((DB::text_at(row, 0)?.unwrap_or_default(), DB::bytes_at(row, 1)?)))
         });
         let failed = |cause: Error| ProcessError::Database { key: key.key.clone(), cause };
         match read.await.map_err(failed)? {

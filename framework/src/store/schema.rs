@@ -267,6 +267,8 @@ macro_rules! steps {
             step!($folder, "0008", 8, "subscriptions"),
             step!($folder, "0009", 9, "results"),
             step!($folder, "0010", 10, "lease"),
+            step!($folder, "0011", 11, "parked"),
+            step!($folder, "0012", 12, "distributed"),
             step!($folder, "0013", 13, "event_store"),
             step!($folder, "0014", 14, "idempotency_keys"),
         ]

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod batch;
+mod distributed;
 mod events;
 mod idempotency;
 mod keys;

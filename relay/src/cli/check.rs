@@ -36,7 +36,7 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
 /// Whether the outbox can be read, and whose it is; another relay at work is fine.
 async fn source_works(name: &str, pool: &barid::store::AnyPool) -> Result<(), crate::source::SourceError> {
     let source = crate::source::open::source(name, pool);
-    source.writer().await?.held_keys().await?;
+    source.writer().await?.held_keys(None).await?;
     source.reader().await?;
     let nobody = Candidate { name: "check".to_owned(), process: String::new() };
     let holder = source.leases(&nobody).await?.look().await?;

@@ -15,7 +15,7 @@ use barid::{
 };
 use sqlx::{Executor, SqlitePool};
 use tempfile::TempDir;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
 use super::*;
@@ -23,6 +23,7 @@ use crate::{lane::Order, source::sqlite::SqliteSource};
 
 mod lease;
 mod poison;
+mod released;
 
 const SOON: Duration = Duration::from_secs(20);
 

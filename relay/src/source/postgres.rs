@@ -14,6 +14,7 @@ use sqlx::{PgPool, postgres::PgConnectOptions};
 use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
 mod lease;
+pub(super) mod parked;
 mod reader;
 mod session;
 pub mod snapshot;

@@ -70,7 +70,11 @@ fn read(brokers: &str, topic: &str) -> Vec<Copy<Posted>> {
                 let headers = record.headers().unwrap();
                 let id = headers.iter().find(|header| header.key == ID).unwrap().value.unwrap();
                 let id = std::str::from_utf8(id).unwrap().parse().unwrap();
-                copies.push(Copy { id, event: serde_json::from_slice(record.payload().unwrap()).unwrap(), marks: 0 });
+                copies.push(Copy {
+                    id,
+                    event: serde_json::from_slice(record.payload().unwrap()).unwrap(),
+                    marks: 0,
+                });
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
             // A broker that has just come back; the bound above ends this.

@@ -40,7 +40,8 @@ impl Node {
         let ports = std::fs::read_to_string(folder.join("rabbitmq.arguments")).unwrap();
         let epmd_port = ports.split_whitespace().nth(2).unwrap().to_owned();
         let program = ["/usr/lib/rabbitmq/bin/rabbitmqctl", "/usr/local/sbin/rabbitmqctl"];
-        let program = program.into_iter().find(|program| Path::new(program).exists()).unwrap_or("rabbitmqctl");
+        let program =
+            program.into_iter().find(|program| Path::new(program).exists()).unwrap_or("rabbitmqctl");
         let mut ctl = Command::new(program);
         ctl.args(["-n", "barid@localhost", "-t", "60"]).args(arguments);
         ctl.env("HOME", folder.join("rabbitmq/home")).env("ERL_EPMD_PORT", epmd_port);

@@ -14,9 +14,12 @@ async fn spoilt(rig: &Rig, destination: &str, spoil: &str) -> [Uuid; 2] {
         let posted = Posted { key: -1, n };
         db.execute(&outbox_row(&db, id, posted, destination)).await.unwrap();
         let key = db.id(ids[0]);
-        db.execute(&format!("UPDATE outbox SET aggregateid = encode(uuid_send({key}), 'hex') WHERE id = {}", db.id(id)))
-            .await
-            .unwrap();
+        db.execute(&format!(
+            "UPDATE outbox SET aggregateid = encode(uuid_send({key}), 'hex') WHERE id = {}",
+            db.id(id)
+        ))
+        .await
+        .unwrap();
     }
     db.execute(&format!("UPDATE outbox SET {spoil} WHERE id = {}", db.id(ids[0]))).await.unwrap();
     db.execute("COMMIT").await.unwrap();
@@ -55,9 +58,19 @@ async fn f55_f56_f57_f60_what_cannot_be_taken_costs_no_neighbour() {
     let gone = Destination::queue(&deleted).unwrap().to_string();
     let mut faults = Vec::new();
     for (what, destination, spoil, says) in [
-        ("F55: a body above the broker's limit", &tape, "payload = convert_to(repeat('x', 70000), 'UTF8')", "65536"),
+        (
+            "F55: a body above the broker's limit",
+            &tape,
+            "payload = convert_to(repeat('x', 70000), 'UTF8')",
+            "65536",
+        ),
         ("F57: a name of more than 255 bytes", &tape, "type = repeat('n', 256)", "nnn"),
-        ("F57: a header name of more than 255 bytes", &tape, "headers = jsonb_build_object(repeat('h', 256), 'x')", "hhh"),
+        (
+            "F57: a header name of more than 255 bytes",
+            &tape,
+            "headers = jsonb_build_object(repeat('h', 256), 'x')",
+            "hhh",
+        ),
         ("F60: the queue was deleted", &gone, "type = type", deleted.as_str()),
     ] {
         load.more(30).await;

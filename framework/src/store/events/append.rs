@@ -84,7 +84,7 @@ pub(super) async fn lock<DB: Backend>(
         .sql(DB::AND_LOCK);
     let (_, rows) = DB::ask(connection, &statement).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    Ok(Head { version: counted(DB::int(row, 0)?.unwrap_or_default()), reserved_by: DB::text(row, 1)? })
+    Ok(Head { version: counted(DB::int_at(row, 0)?.unwrap_or_default()), reserved_by: DB::text_at(row, 1)? })
 }
 
 impl<DB: Backend> Work<DB> for Batch {
@@ -157,7 +157,7 @@ async fn repeats<DB: Backend>(
         statement = statement.int(stored(expected + 1 + at as u64)).sql(" AND id=").id(event.id);
     }
     let (_, rows) = DB::ask(connection, &statement.sql(")")).await?;
-    let found = rows.first().map(|row| DB::int(row, 0)).transpose()?.flatten();
+    let found = rows.first().map(|row| DB::int_at(row, 0)).transpose()?.flatten();
     Ok(found == Some(stored(batch.events.len() as u64)))
 }
 

@@ -29,7 +29,7 @@ impl<DB: Backend> EventStore<DB> {
         self.reading("reading a checkpoint", async |connection| {
             let find = Statement::new("SELECT position FROM event_checkpoint WHERE subscription=");
             let (_, rows) = DB::ask(connection, &find.text(subscription)).await?;
-            Ok(rows.first().map(|row| DB::int(row, 0)).transpose()?.flatten().map(counted))
+            Ok(rows.first().map(|row| DB::int_at(row, 0)).transpose()?.flatten().map(counted))
         })
         .await
     }
@@ -103,7 +103,7 @@ impl<DB: Backend> Work<DB> for Claim {
         );
         let (_, rows) = DB::ask(connection, &find.text(&self.subscription)).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let number = |at| DB::int(row, at).map(|number| number.map_or(0, counted));
+        let number = |at| DB::int_at(row, at).map(|number| number.map_or(0, counted));
         Ok(Some(Claimed { position: number(0)?, last: number(1)? }))
     }
 }

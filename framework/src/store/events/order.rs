@@ -40,13 +40,13 @@ impl<DB: Backend> Work<DB> for Give {
             .int(limits::EVENTS_ORDER_ROWS.into());
         let (_, rows) = DB::ask(connection, &find).await?;
         let Some(first) = rows.first() else { return Ok(0) };
-        let mut position = DB::int(first, 1)?.ok_or(sqlx::Error::RowNotFound)?;
+        let mut position = DB::int_at(first, 1)?.ok_or(sqlx::Error::RowNotFound)?;
         let mut write = Statement::new("");
         for row in &rows {
             position += 1;
             // Row by row: a range would lock what was inserted in between and has not committed.
             write = write.sql("UPDATE event_log SET position=").int(position).sql(" WHERE seq=");
-            write = write.int(DB::int(row, 0)?.ok_or(sqlx::Error::RowNotFound)?).sql(";");
+            write = write.int(DB::int_at(row, 0)?.ok_or(sqlx::Error::RowNotFound)?).sql(";");
         }
         let write = write.sql("UPDATE event_order SET last=").int(position).sql(" WHERE id=1");
         DB::ask(connection, &write).await?;

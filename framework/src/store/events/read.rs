@@ -34,7 +34,7 @@ pub(super) async fn version<DB: Backend>(
 ) -> Result<u64, Fault> {
     let statement = Statement::new("SELECT version FROM event_stream WHERE stream=").text(stream.as_str());
     let (_, rows) = DB::ask(connection, &statement).await?;
-    let version = rows.first().map(|row| DB::int(row, 0)).transpose()?.flatten();
+    let version = rows.first().map(|row| DB::int_at(row, 0)).transpose()?.flatten();
     Ok(version.map_or(0, counted))
 }
 
@@ -75,17 +75,17 @@ async fn page<DB: Backend>(
 
 fn event<DB: Backend>(row: &DB::Row) -> Result<RecordedEvent, sqlx::Error> {
     let unreadable = |what: &'static str| sqlx::Error::Decode(what.into());
-    let headers = DB::text(row, 6)?.unwrap_or_default();
+    let headers = DB::text_at(row, 6)?.unwrap_or_default();
     let headers: Headers =
         serde_json::from_str(&headers).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    let micros = DB::int(row, 7)?.unwrap_or_default();
+    let micros = DB::int_at(row, 7)?.unwrap_or_default();
     Ok(RecordedEvent {
-        id: DB::id(row, 0)?,
-        stream: DB::text(row, 1)?.unwrap_or_default(),
-        version: counted(DB::int(row, 2)?.unwrap_or_default()),
-        position: DB::int(row, 3)?.map(counted),
-        name: DB::text(row, 4)?.unwrap_or_default(),
-        data: DB::bytes(row, 5)?.unwrap_or_default().into(),
+        id: DB::id_at(row, 0)?,
+        stream: DB::text_at(row, 1)?.unwrap_or_default(),
+        version: counted(DB::int_at(row, 2)?.unwrap_or_default()),
+        position: DB::int_at(row, 3)?.map(counted),
+        name: DB::text_at(row, 4)?.unwrap_or_default(),
+        data: DB::bytes_at(row, 5)?.unwrap_or_default().into(),
         headers,
         recorded_at: chrono::DateTime::from_timestamp_micros(micros)
             .ok_or_else(|| unreadable("a time that is out of range"))?,

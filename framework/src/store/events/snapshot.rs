@@ -64,6 +64,6 @@ pub(super) async fn load<DB: Backend>(
     .int(format.into());
     let (_, rows) = DB::ask(connection, &find).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let version = counted(DB::int(row, 0)?.unwrap_or_default());
-    Ok(Some(Snapshot { version, format, data: DB::bytes(row, 1)?.unwrap_or_default().into() }))
+    let version = counted(DB::int_at(row, 0)?.unwrap_or_default());
+    Ok(Some(Snapshot { version, format, data: DB::bytes_at(row, 1)?.unwrap_or_default().into() }))
 }

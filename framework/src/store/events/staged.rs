@@ -130,7 +130,7 @@ impl<DB: Backend> StagedEvents<DB> {
             let find =
                 Statement::new("SELECT xid FROM event_transaction WHERE state='prepared' ORDER BY xid");
             let (_, rows) = DB::ask(connection, &find).await?;
-            let ids = rows.iter().map(|row| Ok(DB::text(row, 0)?.unwrap_or_default()));
+            let ids = rows.iter().map(|row| Ok(DB::text_at(row, 0)?.unwrap_or_default()));
             ids.collect::<Result<Vec<_>, Fault>>()
         });
         Ok(prepared.await?.into_iter().filter(|xid| xid.starts_with(prefix)).collect())
@@ -169,7 +169,7 @@ async fn enter<DB: Backend>(connection: &mut DB::Connection, xid: &str) -> Resul
 async fn current<DB: Backend>(connection: &mut DB::Connection, xid: &str) -> Result<Option<String>, Fault> {
     let find = Statement::new("SELECT state FROM event_transaction WHERE xid=").text(xid).sql(DB::AND_LOCK);
     let (_, rows) = DB::ask(connection, &find).await?;
-    Ok(rows.first().map(|row| DB::text(row, 0)).transpose()?.flatten())
+    Ok(rows.first().map(|row| DB::text_at(row, 0)).transpose()?.flatten())
 }
 
 /// The streams that a transaction has staged events for, and how many.
@@ -180,8 +180,8 @@ async fn streams<DB: Backend>(
     let find = Statement::new("SELECT ").sql(DB::STREAM).sql(",COUNT(*) FROM event_staged WHERE xid=");
     let (_, rows) = DB::ask(connection, &find.text(xid).sql(" GROUP BY stream ORDER BY stream")).await?;
     let stream = |row| {
-        let name = StreamName::new(DB::text(row, 0)?.unwrap_or_default())?;
-        Ok((name, DB::int(row, 1)?.unwrap_or_default()))
+        let name = StreamName::new(DB::text_at(row, 0)?.unwrap_or_default())?;
+        Ok((name, DB::int_at(row, 1)?.unwrap_or_default()))
     };
     rows.iter().map(stream).collect()
 }

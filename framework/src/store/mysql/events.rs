@@ -16,19 +16,19 @@ impl EventRows for MySql {
          taken_at=IF(VALUES(version)>version,VALUES(taken_at),taken_at),version=GREATEST(version,VALUES(version))";
     const AND_LOCK: &'static str = " FOR UPDATE";
 
-    fn id(row: &MySqlRow, at: usize) -> Result<Uuid, sqlx::Error> {
+    fn id_at(row: &MySqlRow, at: usize) -> Result<Uuid, sqlx::Error> {
         row.try_get(at)
     }
 
-    fn int(row: &MySqlRow, at: usize) -> Result<Option<i64>, sqlx::Error> {
+    fn int_at(row: &MySqlRow, at: usize) -> Result<Option<i64>, sqlx::Error> {
         row.try_get(at)
     }
 
-    fn text(row: &MySqlRow, at: usize) -> Result<Option<String>, sqlx::Error> {
+    fn text_at(row: &MySqlRow, at: usize) -> Result<Option<String>, sqlx::Error> {
         row.try_get(at)
     }
 
-    fn bytes(row: &MySqlRow, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    fn bytes_at(row: &MySqlRow, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
         row.try_get(at)
     }
 }

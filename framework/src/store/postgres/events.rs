@@ -15,19 +15,19 @@ impl EventRows for Postgres {
          taken_at=excluded.taken_at WHERE event_snapshot.version<excluded.version";
     const AND_LOCK: &'static str = " FOR UPDATE";
 
-    fn id(row: &PgRow, at: usize) -> Result<Uuid, sqlx::Error> {
+    fn id_at(row: &PgRow, at: usize) -> Result<Uuid, sqlx::Error> {
         row.try_get(at)
     }
 
-    fn int(row: &PgRow, at: usize) -> Result<Option<i64>, sqlx::Error> {
+    fn int_at(row: &PgRow, at: usize) -> Result<Option<i64>, sqlx::Error> {
         row.try_get(at)
     }
 
-    fn text(row: &PgRow, at: usize) -> Result<Option<String>, sqlx::Error> {
+    fn text_at(row: &PgRow, at: usize) -> Result<Option<String>, sqlx::Error> {
         row.try_get(at)
     }
 
-    fn bytes(row: &PgRow, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    fn bytes_at(row: &PgRow, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
         row.try_get(at)
     }
 }

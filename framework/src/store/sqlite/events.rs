@@ -15,19 +15,19 @@ impl EventRows for Sqlite {
          taken_at=excluded.taken_at WHERE event_snapshot.version<excluded.version";
     const AND_LOCK: &'static str = "";
 
-    fn id(row: &SqliteRow, at: usize) -> Result<Uuid, sqlx::Error> {
+    fn id_at(row: &SqliteRow, at: usize) -> Result<Uuid, sqlx::Error> {
         row.try_get(at)
     }
 
-    fn int(row: &SqliteRow, at: usize) -> Result<Option<i64>, sqlx::Error> {
+    fn int_at(row: &SqliteRow, at: usize) -> Result<Option<i64>, sqlx::Error> {
         row.try_get(at)
     }
 
-    fn text(row: &SqliteRow, at: usize) -> Result<Option<String>, sqlx::Error> {
+    fn text_at(row: &SqliteRow, at: usize) -> Result<Option<String>, sqlx::Error> {
         row.try_get(at)
     }
 
-    fn bytes(row: &SqliteRow, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    fn bytes_at(row: &SqliteRow, at: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
         row.try_get(at)
     }
 }

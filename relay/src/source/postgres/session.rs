@@ -32,7 +32,9 @@ pub(super) async fn reader(source: &PostgresSource) -> Result<PgConnection, Sour
 
 /// Opens a session for the lease.
 pub(super) async fn leases(source: &PostgresSource) -> Result<PgConnection, SourceError> {
-    connect(source, LEASE_SETTINGS).await
+    let mut session = connect(source, LEASE_SETTINGS).await?;
+    refuse_a_replica(source, &mut session).await?;
+    Ok(session)
 }
 
 /// Opens a session for deleting and parking.
