@@ -25,8 +25,11 @@ use crate::{
 };
 
 mod deferring;
+mod events;
 pub(crate) mod replying;
 mod sending;
+
+pub use events::UnitEvents;
 
 pub(crate) type UnitSlot = Option<Box<dyn Unit>>;
 

@@ -7,27 +7,39 @@
 //! What it does not do: make the branches visible at the same instant. They become visible one after the other, and a reader who
 //! looks at two databases at once can see half of a transaction that has committed.
 
+pub mod access;
+pub mod breaker;
 mod closure;
 mod coordinator;
 pub mod core;
 mod crash;
 mod error;
 pub mod home;
+pub mod idempotent;
 mod ids;
 pub mod log;
 mod machine;
+pub mod monitor;
 mod participant;
 mod recovery;
+pub mod retrying;
 mod status;
 mod unit;
 
+pub use access::{Access, AccessDenied, AccessPolicy, Action, AllowAll, Principal};
+pub use breaker::{CircuitBreakerOpen, StartBreaker, Started};
 pub use closure::FnParticipant;
 pub use coordinator::{AlertHook, Coordinator, PhaseTimeouts, Settings};
 pub use error::DistributedError;
+pub use idempotent::{IdempotentProcessor, ProcessError, ProcessKey, Processed};
 pub use ids::{BadResourceId, BranchId, CoordinatorId, Gid, ResourceId};
 pub use log::DecisionLog;
+pub use monitor::{
+    MonitoredEvent, MonitoredStatus, TransactionCounts, TransactionMonitor, TransactionRecord,
+};
 pub use participant::{Ack, Decision, Health, Heuristic, Resource, RmError, TransactionParticipant, Vote};
 pub use recovery::Recovered;
+pub use retrying::TransactionRetry;
 pub use status::{ParticipantStatus, TransactionStatus, TwoPhaseStatus};
 pub use unit::{CommitReport, DistributedUnitOfWork, ParticipantId};
 

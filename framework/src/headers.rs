@@ -48,6 +48,10 @@ pub const RESULT: &str = "barid-result";
 pub const SAGA: &str = "barid-saga";
 /// On a timeout of a saga: the saga's id.
 pub const SAGA_ID: &str = "barid-saga-id";
+/// On an event of the event store: its number in its stream, from 1. The stream is [`KEY`].
+pub const EVENT_VERSION: &str = "barid-event-version";
+/// On an event of the event store: its number among the events of all streams, from 1.
+pub const EVENT_POSITION: &str = "barid-event-position";
 /// On a dead letter: how many attempts were made.
 pub const DEAD_ATTEMPTS: &str = "barid-dead-attempts";
 /// On a dead letter: the chain of causes, outermost first, separated by `: `.

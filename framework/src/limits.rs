@@ -217,6 +217,46 @@ pub const SUBSCRIPTION_TOPICS_MAX: usize = 1_000;
 /// Queues that may subscribe to one topic of a subscription store: one event becomes so many rows.
 pub const SUBSCRIBERS_MAX: usize = 1_000;
 
+/// Largest event, and largest snapshot, in bytes. What is larger belongs elsewhere, with its address in the event.
+pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Events that one append takes.
+pub const EVENTS_APPEND_MAX: usize = 1_000;
+
+/// Bytes that the events of one append have together. Written in hex they must fit the packets of every database (16 MiB).
+pub const EVENTS_APPEND_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Events on a page, unless it is told otherwise, and at most.
+pub const EVENTS_PAGE: u32 = 100;
+/// See [`EVENTS_PAGE`].
+pub const EVENTS_PAGE_MAX: u32 = 1_000;
+
+/// Events that are given their positions at once, behind one lock.
+pub const EVENTS_ORDER_ROWS: u32 = 500;
+
+/// How long an instance that reads a subscription of the event store and dies keeps the others from reading it.
+pub const EVENT_FEED_LEASE: Duration = Duration::from_secs(30);
+
+/// How long what was handled stays unwritten while a subscription is read: what comes again after a crash.
+pub const EVENT_CHECKPOINT_PAUSE: Duration = Duration::from_millis(500);
+
+/// How far a subscription reads ahead of the first event that is not settled.
+pub const EVENT_FEED_AHEAD_MAX: u64 = 10_000;
+
+/// Tries of a distributed transaction as a whole, the first included.
+pub const DISTRIBUTED_ATTEMPTS_MAX: std::num::NonZeroU32 = std::num::NonZeroU32::MIN.saturating_add(2);
+
+/// The pause after the first of these; doubles.
+pub const DISTRIBUTED_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest of these pauses.
+pub const DISTRIBUTED_RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Transactions that a monitor lists at the same time.
+pub const MONITORED_TRANSACTIONS_MAX: usize = 10_000;
+
+/// What a monitor keeps of what happened to one transaction.
+pub const MONITORED_EVENTS_MAX: usize = 100;
 /// Branches of one distributed transaction.
 pub const DISTRIBUTED_BRANCHES_MAX: usize = 64;
 

@@ -10,13 +10,14 @@ pub(crate) mod attempts;
 pub mod backend;
 pub mod batch;
 pub mod connection;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod contention;
 pub mod distributed;
+pub(crate) mod events;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod held;
 pub mod idempotency;
 pub(crate) mod kept;
+pub(crate) mod keys;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

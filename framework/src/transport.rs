@@ -18,6 +18,7 @@ use crate::{
     store::backend::IdempotencyKey,
 };
 
+pub(crate) mod events;
 mod inbox;
 #[cfg(feature = "kafka")]
 pub mod kafka;

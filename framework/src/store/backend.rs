@@ -14,7 +14,9 @@ use super::{
     attempts::AttemptRows,
     batch::BatchRows,
     distributed::DtxRows,
+    events::EventRows,
     idempotency::IdempotencyRows,
+    keys::KeyRows,
     results::ResultRows,
     saga::SagaRows,
     schedule::ScheduleRows,
@@ -84,7 +86,9 @@ pub trait Backend:
     + AttemptRows
     + BatchRows
     + DtxRows
+    + EventRows
     + IdempotencyRows
+    + KeyRows
     + ResultRows
     + SagaRows
     + ScheduleRows

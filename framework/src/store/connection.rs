@@ -121,6 +121,11 @@ impl<DB: Backend> UnitConnection<DB> {
         self.connection.take()
     }
 
+    /// The unit can no longer commit.
+    pub(super) fn poison(&self) {
+        poison(&self.poisoned, true);
+    }
+
     /// Sends a text of Barid's own in or around a transaction of its own; dropped before the answer, or without one, the connection
     /// is severed. `open` says whether a transaction is open after it.
     #[cfg(any(feature = "postgres", feature = "mysql"))]

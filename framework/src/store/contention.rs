@@ -23,7 +23,7 @@ pub(crate) async fn run<T, F: Future<Output = Result<T, sqlx::Error>>>(
 }
 
 /// Whether a statement lost against another one and had no effect: a deadlock, a lock wait, a busy file.
-fn is_contention(error: &sqlx::Error) -> bool {
+pub(crate) fn is_contention(error: &sqlx::Error) -> bool {
     let Some(answer) = error.as_database_error() else { return false };
     #[cfg(feature = "mysql")]
     if let Some(answer) = answer.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {

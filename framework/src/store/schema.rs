@@ -39,7 +39,7 @@ impl SchemaError {
 /// One step of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// Its number, from 1 without gaps.
+    /// Its number, from 1.
     pub version: u32,
     /// Its name: what the file is called after the number.
     pub name: &'static str,
@@ -269,6 +269,8 @@ macro_rules! steps {
             step!($folder, "0010", 10, "lease"),
             step!($folder, "0011", 11, "parked"),
             step!($folder, "0012", 12, "distributed"),
+            step!($folder, "0013", 13, "event_store"),
+            step!($folder, "0014", 14, "idempotency_keys"),
         ]
     };
 }

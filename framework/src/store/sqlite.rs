@@ -3,7 +3,9 @@
 mod attempts;
 mod batch;
 mod distributed;
+mod events;
 mod idempotency;
+mod keys;
 pub mod lock;
 mod results;
 mod saga;

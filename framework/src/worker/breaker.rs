@@ -84,7 +84,7 @@ pub(crate) enum Verdict {
 
 /// Whether the next message may be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(crate) enum Gate {
     Receive,
     /// Not before this.
     Wait(Instant),
@@ -94,10 +94,10 @@ pub(super) enum Gate {
 
 /// The phase in which a message was taken. Ends of messages from an earlier phase decide nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket(u64);
+pub(crate) struct Ticket(u64);
 
 #[derive(Clone, Debug)]
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     settings: CircuitBreaker,
     phase: Phase,
     number: u64,
@@ -111,12 +111,12 @@ enum Phase {
 }
 
 impl Breaker {
-    pub(super) fn new(settings: CircuitBreaker, now: Instant) -> Self {
+    pub(crate) fn new(settings: CircuitBreaker, now: Instant) -> Self {
         Self { settings, phase: Phase::Closed(Window::new(now)), number: 0 }
     }
 
     /// Whether to receive. Turns half open when the pause is over.
-    pub(super) fn gate(&mut self, now: Instant) -> Gate {
+    pub(crate) fn gate(&mut self, now: Instant) -> Gate {
         match self.phase {
             Phase::Open { until } if now < until => Gate::Wait(until),
             Phase::Open { .. } => {
@@ -129,7 +129,7 @@ impl Breaker {
     }
 
     /// A message was received.
-    pub(super) fn enter(&mut self) -> Ticket {
+    pub(crate) fn enter(&mut self) -> Ticket {
         if let Phase::HalfOpen { trial } = &mut self.phase {
             *trial = true;
         }
@@ -137,7 +137,7 @@ impl Breaker {
     }
 
     /// What became of it. Every ticket ends exactly once.
-    pub(super) fn ended(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) {
+    pub(crate) fn ended(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) {
         if ticket.0 != self.number {
             return;
         }
@@ -158,7 +158,7 @@ impl Breaker {
         }
     }
 
-    pub(super) fn circuit(&self) -> Circuit {
+    pub(crate) fn circuit(&self) -> Circuit {
         match self.phase {
             Phase::Closed(_) => Circuit::Closed,
             Phase::Open { .. } => Circuit::Open,

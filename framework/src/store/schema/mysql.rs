@@ -53,6 +53,17 @@ const COLUMNS: &[(u32, &str)] = &[
         "SELECT id, changed_at, source, who, db_user, action, selection, messages, reason FROM relay_audit LIMIT 0",
     ),
     (11, "SELECT fingerprint FROM relay_parked LIMIT 0"),
+    (13, "SELECT stream, version, reserved_by FROM event_stream LIMIT 0"),
+    (
+        13,
+        "SELECT seq, position, id, stream, version, name, data, metadata, recorded_at FROM event_log LIMIT 0",
+    ),
+    (13, "SELECT id, last FROM event_order LIMIT 0"),
+    (13, "SELECT stream, format, version, data, taken_at FROM event_snapshot LIMIT 0"),
+    (13, "SELECT subscription, position, owner, lease_until, updated_at FROM event_checkpoint LIMIT 0"),
+    (13, "SELECT xid, state, updated_at FROM event_transaction LIMIT 0"),
+    (13, "SELECT xid, ordinal, number, id, stream, name, data, metadata FROM event_staged LIMIT 0"),
+    (14, "SELECT `key`, scope, created_at, request_hash, result, expires_at FROM idempotency_keys LIMIT 0"),
 ];
 
 pub(super) async fn apply(pool: &MySqlPool, place: &str) -> Result<Vec<Migration>, SchemaError> {
