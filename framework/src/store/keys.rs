@@ -25,7 +25,7 @@ pub trait KeyRows: Database {
     const KEY: &'static str;
 
     /// Inserts the key as the first write of a transaction.
-    fn insert(
+    fn insert_key(
         connection: &mut Self::Connection,
         key: &ProcessKey,
     ) -> impl Future<Output = Result<Recorded, sqlx::Error>> + Send;
@@ -126,7 +126,7 @@ impl<DB: Backend> IdempotentProcessor<DB> {
     {
         let failed = |cause: Error| ProcessError::Database { key: key.key.clone(), cause };
         let connection = &mut unit.connection;
-        let inserted = bounded(async { Ok(DB::insert(connection.live()?, key).await?) }).await;
+        let inserted = bounded(async { Ok(DB::insert_key(connection.live()?, key).await?) }).await;
         match inserted.map_err(failed)? {
             Recorded::Fresh => {}
             Recorded::Duplicate => return self.before(connection, key).await.map(Processed::Before),

@@ -16,7 +16,7 @@ use crate::{
 impl KeyRows for MySql {
     const KEY: &'static str = "`key`";
 
-    async fn insert(connection: &mut MySqlConnection, key: &ProcessKey) -> Result<Recorded, sqlx::Error> {
+    async fn insert_key(connection: &mut MySqlConnection, key: &ProcessKey) -> Result<Recorded, sqlx::Error> {
         // MariaDB waits 2 s for whoever holds the key, MySQL, which reads a comment, as long as its settings say.
         let insert = Statement::new(
             "/*M! SET STATEMENT innodb_lock_wait_timeout=2 FOR */\

@@ -15,7 +15,7 @@ use crate::{
 impl KeyRows for Postgres {
     const KEY: &'static str = "key";
 
-    async fn insert(connection: &mut PgConnection, key: &ProcessKey) -> Result<Recorded, sqlx::Error> {
+    async fn insert_key(connection: &mut PgConnection, key: &ProcessKey) -> Result<Recorded, sqlx::Error> {
         // Only when nobody else holds the key: whoever does is not waited for.
         let insert = Statement::new("INSERT INTO idempotency_keys(key,scope,request_hash,expires_at)SELECT ");
         let insert =
