@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Instant};
 
 use barid::{
-    Doorbell,
+    doorbell::{Address, Doorbell},
     transport::{Outcome, Token},
 };
 use tokio::{
@@ -30,6 +30,7 @@ mod opening;
 mod reading;
 #[cfg(test)]
 mod tests;
+mod waking;
 
 pub use self::builder::{BuildError, RelayBuilder, Settings};
 use self::{
@@ -46,6 +47,7 @@ pub struct Relay {
     routes: Routes,
     settings: Settings,
     doorbell: Doorbell,
+    doorbell_at: Option<Address>,
     stats: watch::Sender<Stats>,
 }
 
@@ -138,7 +140,8 @@ impl Relay {
         };
         tokio::select! {
             ended = self.supervise(&stop) => ended,
-            never = signal => never,
+            never = signal => match never {},
+            never = waking::wake(&self) => match never {},
         }
     }
 

@@ -9,10 +9,12 @@
 //! earlier one of that key, as long as the writers of a key serialise before they insert (promise O).
 
 use async_trait::async_trait;
-use barid::transport::OutgoingRow;
+use barid::{Doorbell, transport::OutgoingRow};
 
 use crate::lane::{Park, RowId};
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod bound;
 pub mod decode;
 #[cfg(feature = "mysql")]
 pub mod mysql;
@@ -78,6 +80,12 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When the database cannot be reached or refuses.
     async fn writer(&self) -> Result<Box<dyn Writer>, SourceError>;
+
+    /// Rings `doorbell` whenever the database itself says that something was committed, and returns when it can hear nothing
+    /// more. A hint: what it misses, polling finds. By default no database says anything.
+    async fn listen(&self, _doorbell: &Doorbell) -> SourceError {
+        std::future::pending().await
+    }
 }
 
 /// Reads rows in their order.

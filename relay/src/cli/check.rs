@@ -3,7 +3,10 @@
 use std::{io::IsTerminal, path::Path};
 
 use super::{Failure, exit, load};
-use crate::setup::{self, SetupError};
+use crate::{
+    config::SourceConfig,
+    setup::{self, SetupError},
+};
 
 pub(super) async fn check(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
@@ -11,7 +14,7 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
     let (mut failed, mut worst) = (0, 0);
     for (name, source) in &config.source {
         let result = match setup::database(name, source).await {
-            Ok(pool) => source_works(name, &pool).await.map_err(SetupError::from),
+            Ok(pool) => source_works(name, source, &pool).await.map_err(SetupError::from),
             Err(error) => Err(error),
         };
         tell(&format!("[source.{name}]"), result, &mut failed, &mut worst);
@@ -31,8 +34,12 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
 }
 
 /// Whether the outbox can be claimed and read; another relay at work is fine.
-async fn source_works(name: &str, pool: &barid::store::AnyPool) -> Result<(), crate::source::SourceError> {
-    let source = crate::source::open::source(name, pool);
+async fn source_works(
+    name: &str,
+    config: &SourceConfig,
+    pool: &barid::store::AnyPool,
+) -> Result<(), crate::source::SourceError> {
+    let source = crate::source::open::source_with(name, pool, &config.options())?;
     source.writer().await?.held_keys().await?;
     match source.reader().await {
         Err(crate::source::SourceError::Busy { .. }) => {

@@ -2,7 +2,7 @@
 
 use crate::sink::Pattern;
 
-use super::{Config, SinkConfig, SinkKind, read::Leaf};
+use super::{Config, SinkConfig, SinkKind, SourceConfig, read::Leaf};
 
 /// Everything that does not fit together.
 pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<String> {
@@ -32,6 +32,18 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
         one_of(&section, [("url", source.url.is_some()), ("url_file", source.url_file.is_some())], &mut say);
         if source.batch_rows == 0 {
             say(&section, format!("batch_rows in [source.{name}] must be at least 1"));
+        }
+        let shared = |other: &&SourceConfig| other.doorbell.is_some() && other.doorbell == source.doorbell;
+        if config.source.values().filter(shared).count() > 1 {
+            say(&section, format!("doorbell in [source.{name}] is another source's too: give each its own"));
+        }
+        if source.listen.as_ref().is_some_and(|channel| !is_identifier(channel)) {
+            say(
+                &section,
+                format!(
+                    "listen in [source.{name}] must be a plain name: a-z, 0-9 and _, at most 63 characters"
+                ),
+            );
         }
     }
     for (name, sink) in &config.sink {
@@ -85,6 +97,14 @@ fn check_sink(name: &str, sink: &SinkConfig, say: &mut impl FnMut(&[&str], Strin
     }
 }
 
+/// A name that every database takes without quotes, and that nothing can be smuggled in with.
+fn is_identifier(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    first && name.len() <= 63 && bytes.all(rest)
+}
+
 fn one_of(section: &[&str; 2], keys: [(&str, bool); 2], say: &mut impl FnMut(&[&str], String)) {
     let [(a, has_a), (b, has_b)] = keys;
     let name = section.join(".");
@@ -94,10 +114,11 @@ fn one_of(section: &[&str; 2], keys: [(&str, bool); 2], say: &mut impl FnMut(&[&
     }
 }
 
-/// Where a value is that its type refuses: the words for `kind`, `order` and `on_poison`.
+/// Where a value is that its type refuses: the words for `kind`, `order` and `on_poison`, the address of a doorbell.
 pub(super) fn locate(leaves: &[Leaf], message: &str) -> String {
-    let word =
-        |leaf: &&Leaf| leaf.value.as_str().is_some_and(|value| message.split('`').nth(1) == Some(value));
+    let named =
+        |value: &str| message.split('`').nth(1) == Some(value) || message.starts_with(&format!("{value:?}"));
+    let word = |leaf: &&Leaf| leaf.value.as_str().is_some_and(named);
     match leaves.iter().find(word) {
         Some(leaf) => format!("{}: {}: {message}", leaf.origin, leaf.path.join(".")),
         None => message.to_owned(),

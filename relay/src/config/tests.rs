@@ -190,3 +190,30 @@ fn what_is_shown_has_every_key() {
         }
     }
 }
+
+#[test]
+fn what_wakes_a_source() {
+    let with_keys = |keys: &str| GOOD.replace("[source.main]", &format!("[source.main]\n{keys}"));
+    let keys = "doorbell = \"unix:/run/barid/a.sock\"\nlisten = \"outbox\"\nidle_poll_ms = 70";
+    let config = with(&with_keys(keys), &[]).unwrap();
+    let source = &config.source["main"];
+    assert_eq!(source.doorbell, Some("unix:/run/barid/a.sock".parse().unwrap()));
+    assert_eq!(source.options().listen.as_deref(), Some("outbox"));
+    assert_eq!(config.settings(source).idle_poll, Duration::from_millis(70));
+    assert!(
+        config.to_string().contains("doorbell = \"unix:/run/barid/a.sock\"\nlisten = \"outbox\""),
+        "{config}"
+    );
+    check(
+        &with_keys("doorbell = \"udp:db:7\""),
+        &[],
+        &["relay.toml:3: source.main.doorbell: \"udp:db:7\" is no doorbell"],
+    );
+    check(
+        &with_keys("listen = \"a\\\"; DROP TABLE outbox\""),
+        &[],
+        &["listen in [source.main] must be a plain name"],
+    );
+    let second = format!("{}[source.second]\nurl = \"sqlite:a\"\n{keys}\n", with_keys(keys));
+    check(&second, &[], &["is another source's too", "is another source's too"]);
+}

@@ -1,6 +1,6 @@
 //! The task that reads: one request at a time, polling until there is something.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use barid::Doorbell;
 use tokio::{
@@ -13,6 +13,7 @@ use super::{RelayError, Settings};
 use crate::{
     lane::backoff::Backoff,
     source::{Claim, ReadRow, Reader, Source, SourceError, Want},
+    waking::Pace,
 };
 
 /// Rows, or `None` when somebody else owned the source in between.
@@ -51,9 +52,9 @@ impl Reading {
         let (found, pages) = mpsc::channel(1);
         let (claimed_now, claimed) = watch::channel(true);
         let source_name = source.name().to_owned();
-        let poll = (settings.poll_min, settings.poll_max);
+        let pace = Pace::new(settings.poll_min, settings.idle_poll);
         let backoff = settings.backoff();
-        let task = Task { source, claim, poll, backoff, doorbell, claimed: claimed_now };
+        let task = Task { source, claim, pace, backoff, doorbell, claimed: claimed_now };
         let task = tokio::spawn(task.run(reader, wanted, found));
         Self { source_name, wants, pages, claimed, asked: false, task }
     }
@@ -101,7 +102,7 @@ impl Drop for Reading {
 struct Task {
     source: Arc<dyn Source>,
     claim: Claim,
-    poll: (Duration, Duration),
+    pace: Pace,
     backoff: Backoff,
     doorbell: Doorbell,
     claimed: watch::Sender<bool>,
@@ -125,17 +126,13 @@ impl Task {
 
     /// Reads until there is something.
     async fn page(&mut self, reader: &mut Box<dyn Reader>, want: &Want) -> Page {
-        let (min, max) = self.poll;
-        let mut pause = min;
         loop {
             match reader.read(want).await {
-                Ok(rows) if rows.is_empty() => {
-                    tokio::select! {
-                        () = sleep(pause) => pause = (pause * 2).min(max),
-                        () = self.doorbell.rung() => pause = min,
-                    }
+                Ok(rows) if rows.is_empty() => self.pace.rest(&self.doorbell).await,
+                Ok(rows) => {
+                    self.pace.found();
+                    return Ok(Some(rows));
                 }
-                Ok(rows) => return Ok(Some(rows)),
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
                     tracing::warn!(source = self.source.name(), %error, "reading failed; connecting again");

@@ -9,11 +9,13 @@
 //! invert keys. `tests/acceptance/window_reader.rs` keeps showing it.
 
 use async_trait::async_trait;
+use barid::Doorbell;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use uuid::Uuid;
 
 use super::{At, Claim, Reader, Source, SourceError, Writer};
 
+mod listen;
 mod reader;
 mod session;
 pub mod snapshot;
@@ -26,6 +28,7 @@ pub struct PostgresSource {
     /// Who this relay is, in `relay_source`.
     owner: String,
     options: PgConnectOptions,
+    channel: Option<String>,
 }
 
 impl PostgresSource {
@@ -35,7 +38,15 @@ impl PostgresSource {
     pub fn new(name: impl Into<String>, pool: &PgPool) -> Self {
         let name = name.into();
         let options = (*pool.connect_options()).clone().application_name("barid-relay");
-        Self { owner: format!("process {} / {}", std::process::id(), Uuid::now_v7()), name, options }
+        let owner = format!("process {} / {}", std::process::id(), Uuid::now_v7());
+        Self { owner, name, options, channel: None }
+    }
+
+    /// Looks at the outbox at once when somebody notifies `channel`, on one more connection.
+    #[must_use]
+    pub fn listen_to(mut self, channel: impl Into<String>) -> Self {
+        self.channel = Some(channel.into());
+        self
     }
 
     fn at(&self) -> At<'_> {
@@ -61,5 +72,12 @@ impl Source for PostgresSource {
 
     async fn writer(&self) -> Result<Box<dyn Writer>, SourceError> {
         Ok(Box::new(writer::PostgresWriter::open(self).await?))
+    }
+
+    async fn listen(&self, doorbell: &Doorbell) -> SourceError {
+        match &self.channel {
+            Some(channel) => listen::listen(self, channel, doorbell).await,
+            None => std::future::pending().await,
+        }
     }
 }
