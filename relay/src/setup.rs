@@ -11,6 +11,7 @@ use barid::{
     transport::{Transport, TransportError, sql::SqlQueue},
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::OnceCell;
 
 use crate::{
     config::{Config, SinkConfig, SinkKind, SourceConfig},
@@ -97,32 +98,53 @@ impl SetupError {
     }
 }
 
-/// One relay for each source. Databases are opened and their schemas checked; brokers are connected to when the relay runs.
-///
-/// # Errors
-/// The first thing that does not work; [`SetupError::is_transient`] says whether waiting can help.
-pub async fn relays(config: &Config) -> Result<Vec<Relay>, SetupError> {
-    let mut pools = Vec::new();
-    for (name, source) in &config.source {
-        pools.push((name, source, database(name, source).await?));
+/// Makes the relays of a configuration, one for each source. What is shared between them is made once.
+pub struct Setup<'a> {
+    config: &'a Config,
+    /// By name; made when a relay first needs it.
+    sinks: BTreeMap<&'a str, OnceCell<Arc<dyn Transport>>>,
+}
+
+impl std::fmt::Debug for Setup<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").field("config", self.config).finish_non_exhaustive()
     }
-    let mut sinks = BTreeMap::new();
-    for (name, sink) in &config.sink {
-        sinks.insert(name, transport(name, sink).await?);
+}
+
+impl<'a> Setup<'a> {
+    /// Opens nothing yet.
+    #[must_use]
+    pub fn new(config: &'a Config) -> Self {
+        let sinks = config.sink.keys().map(|name| (name.as_str(), OnceCell::new())).collect();
+        Self { config, sinks }
     }
-    let mut relays = Vec::new();
-    for (name, source, pool) in pools {
-        let mut builder = Relay::builder(source::open::source(name, &pool)).settings(config.settings(source));
-        for (name, transport) in &sinks {
-            builder = builder.sink(Sink::new(*name, transport.clone()).window(config.sink[*name].window()));
+
+    /// The relay of one source. Its database is opened and the schema checked; brokers are connected to when the relay runs.
+    ///
+    /// # Errors
+    /// The first thing that does not work; [`SetupError::is_transient`] says whether waiting can help.
+    ///
+    /// # Panics
+    /// When the configuration has no such source.
+    pub async fn relay(&self, name: &str) -> Result<Relay, SetupError> {
+        let (config, source) = (self.config, &self.config.source[name]);
+        let pool = database(name, source).await?;
+        let outbox = source::open::source_with(name, &pool, &source.options())?;
+        let mut builder = Relay::builder(outbox).settings(config.settings(source));
+        if let Some(address) = &source.doorbell {
+            builder = builder.doorbell_at(address.clone());
+        }
+        for (name, made) in &self.sinks {
+            let sink = &config.sink[*name];
+            let transport = made.get_or_try_init(|| transport(name, sink)).await?;
+            builder = builder.sink(Sink::new(*name, transport.clone()).window(sink.window()));
         }
         for route in &config.route {
             builder = builder.route(&route.destination, &route.sink, config.order(route));
             builder = builder.on_poison(route.on_poison);
         }
-        relays.push(builder.build()?);
+        Ok(builder.build()?)
     }
-    Ok(relays)
 }
 
 /// Opens the database of a source and checks its schema.
