@@ -61,6 +61,7 @@ pub mod config;
 pub mod context;
 pub mod dead_letter;
 pub mod destination;
+pub mod distributed;
 pub mod doorbell;
 pub mod error;
 pub mod handler;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{
     lane::{Order, Poison, Window},
+    lease::default_instance,
     relay::Settings,
     source::open::Options,
 };
@@ -144,6 +145,12 @@ pub struct RelayConfig {
     pub retry_max_ms: u64,
     /// How long stopping waits for the last answers, and for the last deletes. Default: 10,000.
     pub drain_ms: u64,
+    /// How long another relay waits for this one when it cannot see whether it lives. Without an answer from the database this
+    /// one stops publishing after two thirds of it. Default: 15,000.
+    pub lease_ms: u64,
+    /// What people see as the owner of a source, in logs and in `relay_source`. Default: host, process and some random
+    /// characters.
+    pub instance: String,
 }
 
 impl Default for RelayConfig {
@@ -157,6 +164,8 @@ impl Default for RelayConfig {
             retry_min_ms: millis(settings.retry_min),
             retry_max_ms: millis(settings.retry_max),
             drain_ms: millis(settings.drain),
+            lease_ms: millis(settings.lease),
+            instance: default_instance().to_owned(),
         }
     }
 }
@@ -199,6 +208,7 @@ impl Config {
             retry_min: Duration::from_millis(relay.retry_min_ms),
             retry_max: Duration::from_millis(relay.retry_max_ms),
             drain: Duration::from_millis(relay.drain_ms),
+            lease: Duration::from_millis(relay.lease_ms),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The relay: publishes a transactional outbox to RabbitMQ, Kafka or a SQL queue, in order per key, nothing lost.
 //!
 //! It runs as the program `barid-relay`, or inside a process of yours. The rooms, in the order in which a row meets them:
-//! [`source`] reads it, [`lane`] decides when it may go, [`sink`] knows where, [`relay`] is the loop that joins them.
+//! [`source`] reads it (one relay at a time, says [`lease`]), [`lane`] decides when it may go, [`sink`] knows where, [`relay`] is the loop that joins them.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,6 +27,7 @@
 pub mod cli;
 pub mod config;
 pub mod lane;
+pub mod lease;
 pub mod relay;
 pub mod setup;
 pub mod sink;

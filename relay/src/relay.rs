@@ -19,6 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     lane::{Halted, Lanes, RowId, Stats},
+    lease::{
+        Candidate, Deadline,
+        keeper::{Lease, Lost},
+        sign::Sign,
+    },
     sink::{self, OpenSink, Routes, Sink},
     source::{ReadRow, Source, SourceError, Want},
 };
@@ -33,11 +38,7 @@ mod tests;
 mod waking;
 
 pub use self::builder::{BuildError, RelayBuilder, Settings};
-use self::{
-    complain::Complaints,
-    deleting::Deleting,
-    reading::{News, Reading},
-};
+use self::{complain::Complaints, deleting::Deleting, reading::Reading};
 
 /// Publishes the outbox of one source until it is told to stop.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ pub struct Relay {
     sinks: Vec<Sink>,
     routes: Routes,
     settings: Settings,
+    instance: String,
     doorbell: Doorbell,
     doorbell_at: Option<Address>,
     stats: watch::Sender<Stats>,
@@ -100,8 +102,6 @@ pub enum RelayError {
 /// Why a session ended without an error.
 enum End {
     Stopped,
-    /// Another relay owned the source in between: what this one remembers is no longer true.
-    Superseded,
     /// Nothing more can be done until somebody decides.
     Halted(Halted),
 }
@@ -146,25 +146,32 @@ impl Relay {
     }
 
     async fn supervise(&self, stop: &CancellationToken) -> Result<Stats, RelayError> {
-        while let Some(session) = Box::pin(opening::open(self, stop)).await? {
-            match Box::pin(session.run(stop)).await? {
-                End::Stopped => break,
-                End::Halted(Halted { row, reason }) => {
+        // It is seen for as long as anything here may publish.
+        let sign = Sign::show();
+        let candidate = Candidate { name: self.instance.clone(), process: sign.process().to_owned() };
+        while let Some(session) = Box::pin(opening::open(self, &candidate, stop)).await? {
+            match Box::pin(session.run(stop)).await {
+                Ok(End::Stopped) => break,
+                Ok(End::Halted(Halted { row, reason })) => {
                     let source_name = self.source.name().to_owned();
                     return Err(RelayError::Halted { source_name, seq: row.seq, id: row.id, reason });
                 }
-                End::Superseded => {
-                    tracing::warn!(source = self.source.name(), "another relay took over; starting afresh");
-                }
+                // What this one remembers is no longer true: it waits for its turn.
+                Err(error) if error.is_fenced() => tracing::warn!("{error}; starting afresh"),
+                Err(error) => return Err(error),
             }
         }
         Ok(*self.stats.borrow())
     }
 }
 
-/// A relay at work, between claiming its source and losing or releasing it.
+/// A relay at work, between taking the lease of its source and losing or releasing it.
 struct Session<'a> {
     relay: &'a Relay,
+    lease: Lease,
+    deadline: Deadline,
+    /// Another relay has taken over: only confirmed rows are still deleted.
+    fenced: bool,
     lanes: Lanes,
     routes: Routes,
     sinks: Vec<OpenSink>,
@@ -177,6 +184,20 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn run(mut self, stop: &CancellationToken) -> Result<End, RelayError> {
+        let mut ended = self.work(stop).await;
+        if matches!(&ended, Err(error) if error.is_fenced()) {
+            self.fenced = true;
+            self.drain().await?;
+        } else if ended.is_ok() {
+            ended = self.drain().await.and(ended);
+        }
+        if !self.fenced {
+            self.lease.release().await;
+        }
+        ended
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) -> Result<End, RelayError> {
         loop {
             self.lanes.wake(Instant::now());
             self.publish();
@@ -189,30 +210,37 @@ impl Session<'_> {
             });
             let wake = self.next_wake();
             tokio::select! {
-                news = self.reading.news() => match news? {
-                    News::Rows(rows) => self.take(rows),
-                    News::Superseded => return self.drain().await.map(|()| End::Superseded),
-                    News::ClaimChanged => {}
-                },
+                rows = self.reading.rows() => self.take(rows?),
+                lost = self.lease.lost() => return Err(self.lost(lost)),
+                () = self.deadline.moved() => {}
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
                 gone = self.deleting.done() => self.lanes.gone(gone?),
                 () = sleep_until(wake.into()) => {}
-                () = stop.cancelled() => return self.drain().await.map(|()| End::Stopped),
+                () = stop.cancelled() => return Ok(End::Stopped),
             }
             if let Some(halted) = self.lanes.halted().cloned() {
-                self.drain().await?;
                 return Ok(End::Halted(halted));
             }
         }
     }
 
-    /// Hands every row that may be in flight to its sink, while its window has room and the source is ours.
-    fn publish(&mut self) {
-        if !self.reading.claimed() {
-            return;
+    fn lost(&self, lost: Lost) -> RelayError {
+        match lost {
+            Lost::To(error) => error.into(),
+            Lost::Died => {
+                RelayError::TaskDied { source_name: self.relay.source.name().to_owned(), task: "lease" }
+            }
         }
+    }
+
+    /// Hands every row that may be in flight to its sink, while its window has room and the lease allows it.
+    fn publish(&mut self) {
         for (at, sink) in self.sinks.iter_mut().enumerate() {
             while let Some((token, row)) = self.lanes.ready(at) {
+                // Before every row: this process may have been stopped since the last one.
+                if self.deadline.is_over(Instant::now()) {
+                    return;
+                }
                 if sink.publisher.submit(row, token).is_err() {
                     break;
                 }
@@ -291,7 +319,7 @@ impl Session<'_> {
                 self.unretired_since = None;
             }
         }
-        while self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
+        while !self.fenced && self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
             self.deleting.park(self.lanes.take_parks(settings.delete_rows_max));
         }
     }
@@ -305,7 +333,7 @@ impl Session<'_> {
 
     /// Takes the last answers and deletes what they confirm, within a bound. What is unanswered then is published again by
     /// whoever works on the source next.
-    async fn drain(mut self) -> Result<(), RelayError> {
+    async fn drain(&mut self) -> Result<(), RelayError> {
         self.reading.stop();
         let bound = self.relay.settings.drain;
         let sinks = std::mem::take(&mut self.sinks);
@@ -322,8 +350,11 @@ impl Session<'_> {
                 if self.deleting.idle() {
                     return Ok::<_, RelayError>(());
                 }
-                let gone = self.deleting.done().await?;
-                self.lanes.gone(gone);
+                match self.deleting.done().await {
+                    Ok(gone) => self.lanes.gone(gone),
+                    Err(error) if error.is_fenced() => self.fenced = true,
+                    Err(error) => return Err(error),
+                }
             }
         });
         match flushed.await {

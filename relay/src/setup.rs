@@ -130,7 +130,8 @@ impl<'a> Setup<'a> {
         let (config, source) = (self.config, &self.config.source[name]);
         let pool = database(name, source).await?;
         let outbox = source::open::source_with(name, &pool, &source.options())?;
-        let mut builder = Relay::builder(outbox).settings(config.settings(source));
+        let mut builder = Relay::builder(outbox);
+        builder = builder.settings(config.settings(source)).instance(&config.relay.instance);
         if let Some(address) = &source.doorbell {
             builder = builder.doorbell_at(address.clone());
         }

@@ -1,9 +1,10 @@
 //! Where the relay reads from: the outbox of one database.
 //!
-//! A [`Source`] gives out one [`Reader`], which owns the claim on the table and reads rows in their order, and one
-//! [`Writer`] on a connection of its own, which deletes what was confirmed and parks what cannot be delivered. Both end
-//! with their connection: after an error the relay opens a new one. No transaction of theirs is open while anybody waits
-//! for a broker.
+//! A [`Source`] gives out one [`Reader`], which reads rows in their order, one [`Writer`], which deletes what was confirmed
+//! and parks what cannot be delivered, and one [`Leases`], which says whose the table is: each on a connection of its own, and
+//! each of no more use after an error: the relay opens a new one. No transaction of theirs is open while anybody waits for a
+//! broker. What is written carries the [`Epoch`] of the writer's ownership and is refused ([`SourceError::Fenced`]) when there
+//! is a newer one, deletes of confirmed rows excepted.
 //!
 //! Readers may hand out a row again after a reconnect; the lanes know it. They never hand out a row of a key before an
 //! earlier one of that key, as long as the writers of a key serialise before they insert (promise O).
@@ -11,11 +12,16 @@
 use async_trait::async_trait;
 use barid::{Doorbell, transport::OutgoingRow};
 
-use crate::lane::{Park, RowId};
+use crate::{
+    lane::{Park, RowId},
+    lease::{Candidate, Epoch, Holder, Leases},
+};
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod bound;
 pub mod decode;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod holder;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod open;
@@ -51,13 +57,6 @@ pub struct Want {
     pub known: Vec<i64>,
 }
 
-/// Which ownership a reader holds. It changes when somebody else owned the source in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// Grows with every change of owner.
-    pub epoch: i64,
-}
-
 /// A table that the relay empties.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
@@ -69,11 +68,17 @@ pub trait Source: Send + Sync + 'static {
         false
     }
 
-    /// Claims the table for this process and starts to read from the beginning of what is there.
+    /// A connection for asking whose the table is, and for making it `by`'s.
     ///
     /// # Errors
-    /// [`SourceError::Busy`] while another relay has it; see the other variants for what cannot be read at all.
-    async fn reader(&self) -> Result<(Claim, Box<dyn Reader>), SourceError>;
+    /// When the database cannot be reached or refuses.
+    async fn leases(&self, by: &Candidate) -> Result<Box<dyn Leases>, SourceError>;
+
+    /// A connection for reading, from the beginning of what is there.
+    ///
+    /// # Errors
+    /// When the database cannot be reached; see the variants for what cannot be read at all.
+    async fn reader(&self) -> Result<Box<dyn Reader>, SourceError>;
 
     /// A connection for deleting and parking.
     ///
@@ -91,6 +96,14 @@ pub trait Source: Send + Sync + 'static {
 /// Reads rows in their order.
 #[async_trait]
 pub trait Reader: Send {
+    /// Makes rows that came from another database readable here, once, before the first read; how many there were.
+    ///
+    /// # Errors
+    /// [`SourceError::Fenced`], or when it is not known to have been done. Doing it again does no harm.
+    async fn adopt(&mut self, _epoch: Epoch) -> Result<u64, SourceError> {
+        Ok(0)
+    }
+
     /// The next rows that this reader has not handed out yet; none when there are none now. Returns at once.
     ///
     /// # Errors
@@ -110,8 +123,8 @@ pub trait Writer: Send {
     /// Moves rows into `relay_parked`, in one transaction. A row that is gone already is fine.
     ///
     /// # Errors
-    /// When it is not known to have been done. Doing it again does no harm.
-    async fn park(&mut self, rows: &[Park]) -> Result<(), SourceError>;
+    /// [`SourceError::Fenced`] with nothing done, or when it is not known to have been done. Doing it again does no harm.
+    async fn park(&mut self, epoch: Epoch, rows: &[Park]) -> Result<(), SourceError>;
 
     /// The keys that have parked rows of this source: (`aggregatetype`, `aggregateid`).
     ///
@@ -127,6 +140,12 @@ pub const HELD_KEYS_MAX: usize = 100_000;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 fn held_keys_asked() -> i64 {
     i64::try_from(HELD_KEYS_MAX).map_or(i64::MAX, |keys| keys + 1)
+}
+
+/// Milliseconds as the databases count them.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+fn whole_millis(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// What can go wrong between the relay and its source. No variant shows a password.
@@ -154,11 +173,17 @@ pub enum SourceError {
         /// The bound.
         after_s: u64,
     },
-    /// Another relay has the table. This one waits.
-    #[error("source {source_name}: another relay is working on its outbox; waiting for it to stop")]
-    Busy {
+    /// Another relay has taken over since; nothing was done. The relay that gets this stops publishing and waits.
+    #[error("source {source_name}: {doing}: epoch {epoch} refused, {} is the owner: {newest}", newest.epoch)]
+    Fenced {
         /// The source.
         source_name: String,
+        /// What was refused.
+        doing: &'static str,
+        /// The epoch that it was tried with.
+        epoch: Epoch,
+        /// The newest owner.
+        newest: Box<Holder>,
     },
     /// The address leads to a replica, whose snapshots are incomplete. Point it at the primary.
     #[error(
@@ -205,12 +230,18 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// Whether it was refused because another relay has taken over.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Fenced { .. })
+    }
+
     /// Whether trying again can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Database { cause, .. } => !is_about_the_schema(cause),
-            Self::Timeout { .. } | Self::Busy { .. } => true,
+            Self::Timeout { .. } => true,
             _ => false,
         }
     }

@@ -19,13 +19,11 @@ mod ledger;
 mod orders;
 #[path = "end_to_end/shipping.rs"]
 mod shipping;
-#[path = "end_to_end/tape.rs"]
-mod tape;
 
 use std::time::Duration;
 
 use barid::{Kafka, RabbitMq, Transport};
-use barid_tests::{Process, eventually, names, servers};
+use barid_tests::{Process, eventually, names, servers, tape::Tape};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -33,7 +31,6 @@ use self::{
     ledger::Evidence,
     orders::Orders,
     shipping::Shipping,
-    tape::Tape,
 };
 
 /// How often the relay is killed.
@@ -50,9 +47,8 @@ async fn through_rabbitmq() {
     let _one = ONE_AT_A_TIME.lock().await;
     let topic = names::unique("orders");
     let broker = RabbitMq::connect(&servers::amqp()).await.unwrap();
-    let tape = Tape::rabbitmq(&broker, &topic).await;
-    let sink = format!("kind = \"rabbitmq\"\nurl = {:?}", servers::amqp());
-    Box::pin(story(broker, &topic, tape, &sink)).await;
+    let tape = Tape::rabbitmq_topic(&broker, &topic).await;
+    Box::pin(story(broker, &topic, tape)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -61,12 +57,11 @@ async fn through_kafka() {
     let topic = names::kafka_topic("orders", 6).await;
     let broker = Kafka::connect(servers::kafka()).await.unwrap();
     let tape = Tape::kafka(&topic);
-    let sink = format!("kind = \"kafka\"\nbrokers = {:?}", servers::kafka());
-    Box::pin(story(broker, &topic, tape, &sink)).await;
+    Box::pin(story(broker, &topic, tape)).await;
 }
 
 /// Everything from the first command to the ledger.
-async fn story(broker: impl Transport, topic: &str, tape: Tape, sink: &str) {
+async fn story(broker: impl Transport, topic: &str, tape: Tape) {
     let began = std::time::Instant::now();
     let orders = Orders::open(if servers::long() { 20_000 } else { 10_000 }).await;
     let shipping = Shipping::open().await;
@@ -79,10 +74,11 @@ async fn story(broker: impl Transport, topic: &str, tape: Tape, sink: &str) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("relay.toml");
     let text = format!(
-        "[source.orders]\nurl = {:?}\nbatch_rows = 100\n\n[sink.broker]\n{sink}\nwindow_rows_max = 256\n\n\
+        "[source.orders]\nurl = {:?}\nbatch_rows = 100\n\n[sink.broker]\n{}\nwindow_rows_max = 256\n\n\
          [[route]]\ndestination = \"topic:{topic}\"\nsink = \"broker\"\n\n\
          [relay]\nbuffer_rows_max = {HELD_MAX}\ndelete_rows_max = 100\n",
-        orders.url()
+        orders.url(),
+        tape.sink
     );
     std::fs::write(&config, text).unwrap();
     let relay = || Process::relay(["run".as_ref(), "--config".as_ref(), config.as_os_str()]);
@@ -105,7 +101,7 @@ async fn story(broker: impl Transport, topic: &str, tape: Tape, sink: &str) {
     assert!(status.success(), "the last relay ended by {status}\n{}", log.join("\n"));
 
     // What is still under way, duplicates above all, must have arrived before it is counted.
-    tape.received_by(&shipping.bus, &arrivals).await;
+    tape.received_by(&shipping.bus, || arrivals.marked()).await;
     let tape = tape.read().await;
     stop.cancel();
     ships.await.unwrap().unwrap();

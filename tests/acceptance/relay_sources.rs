@@ -75,13 +75,14 @@ async fn write(url: &str, writer: i64) -> usize {
     committed
 }
 
-/// Ends the relay's sessions: the one with the claim, and with it what it was doing.
+/// Ends the session that the relay reads with, and with it what it was doing.
 async fn cut(pool: &MySqlPool) -> bool {
-    let holder = "SELECT CAST(IS_USED_LOCK(CONCAT('barid-relay:', SHA1(DATABASE()))) AS SIGNED)";
-    let holder: Option<i64> = sqlx::query_scalar(holder).fetch_one(pool).await.unwrap();
-    let Some(holder) = holder else { return false };
+    let reader = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = DATABASE() \
+        AND info LIKE 'SELECT seq, id, destination%' AND id <> CONNECTION_ID()";
+    let reader: Option<i64> = sqlx::query_scalar(reader).fetch_optional(pool).await.unwrap();
+    let Some(reader) = reader else { return false };
     // It may have ended by itself since.
-    let kill = sqlx::AssertSqlSafe(format!("KILL {holder}"));
+    let kill = sqlx::AssertSqlSafe(format!("KILL {reader}"));
     pool.execute(sqlx::raw_sql(kill)).await.is_ok()
 }
 
@@ -194,23 +195,15 @@ async fn a_relay_that_was_replaced_meanwhile_starts_afresh() {
     let seen = Seen::default();
     let (stop, running) = start(Arc::new(PostgresSource::new("main", arena.pool())), &seen);
     claimed(arena.pool()).await;
-    let mut other = arena.connection().await;
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid() \
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let take =
-        "SELECT pg_try_advisory_lock(hashtextextended('barid-relay', 'outbox'::regclass::oid::bigint))";
-    loop {
-        other.execute(end).await.unwrap();
-        if sqlx::query_scalar::<_, bool>(take).fetch_one(&mut other).await.unwrap() {
-            break;
-        }
-    }
-    let enter = "UPDATE relay_source SET owner = 'another', epoch = epoch + 1";
-    other.execute(enter).await.unwrap();
+    let taken = "UPDATE relay_source SET owner = 'another', process = 'another', epoch = epoch + 1";
+    arena.pool().execute(taken).await.unwrap();
+    let refused = "SELECT EXISTS (SELECT FROM relay_source WHERE owner <> 'another')";
     arena.pool().execute(BULK).await.unwrap();
-    assert_eq!(seen.len(), 0, "the outbox is somebody else's");
-    other.close().await.unwrap();
     delivered(&seen, 5_000).await;
+    eventually(SETTLE, "the relay has taken the outbox back", async || {
+        sqlx::query_scalar::<_, bool>(refused).fetch_one(arena.pool()).await.unwrap()
+    })
+    .await;
     let epoch: i64 =
         sqlx::query_scalar("SELECT epoch FROM relay_source").fetch_one(arena.pool()).await.unwrap();
     assert_eq!(epoch, 3, "this one, another one, this one again");

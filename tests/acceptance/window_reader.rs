@@ -125,11 +125,11 @@ async fn a_hundred_terminations_of_the_readers_backend_repeat_nothing() {
     arena.close().await;
 }
 
-/// The backend that holds the claim.
+/// The backend that the relay reads with.
 async fn reader_backend(pool: &PgPool) -> Option<i32> {
     sqlx::query_scalar(
-        "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted \
-         AND datname = current_database() AND application_name = 'barid-relay'",
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'barid-relay' \
+         AND (query LIKE 'SELECT pg_current_snapshot%' OR query LIKE 'SELECT seq, id, destination%') LIMIT 1",
     )
     .fetch_optional(pool)
     .await

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # rabbitmq.sh DIR PORT DIST_PORT EPMD_PORT: a private RabbitMQ node in DIR/rabbitmq with an epmd of its own, so that
-# nothing is shared with a node of the machine and nothing outlives it.
+# nothing is shared with a node of the machine and nothing outlives it. Run again, it starts the node that was stopped.
+# BARID_SERVICES_OPTIONS: more lines for rabbitmq.conf.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 . "$here/lib.sh"
@@ -14,6 +15,7 @@ listeners.tcp.1 = 127.0.0.1:$port
 log.file.level = warning
 disk_free_limit.absolute = 50MB
 raft.wal_max_size_bytes = 67108864
+${BARID_SERVICES_OPTIONS-}
 EOF
 export HOME=$data/home ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1 ERL_CRASH_DUMP=$data/log/erl_crash.dump
 export RABBITMQ_NODENAME=barid@localhost RABBITMQ_NODE_PORT=$port RABBITMQ_DIST_PORT=$dist_port
@@ -24,7 +26,7 @@ export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-start_epmd false -kernel inet_dist_
 # The start script then becomes the Erlang machine, and the recorded process id is the one that stops it.
 export RUNNING_UNDER_SYSTEMD=true
 
-launch "$dir" epmd KILL "$(command -v epmd)" -port "$epmd_port" -address 127.0.0.1
+running "$dir" epmd || launch "$dir" epmd KILL "$(command -v epmd)" -port "$epmd_port" -address 127.0.0.1
 launch "$dir" rabbitmq TERM "$(rabbitmq_program rabbitmq-server)"
 # Sends the protocol header of AMQP 0-9-1; a node that serves answers with Connection.Start, a method frame on channel 0.
 answers() {

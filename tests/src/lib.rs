@@ -3,23 +3,38 @@
 //! * [`servers`]: where PostgreSQL, MariaDB, RabbitMQ and Kafka are; `tests/run` starts them
 //! * [`database`]: a database of its own for each test
 //! * [`names`]: queue and topic names that nobody else uses
-//! * [`proxy`]: a TCP proxy that counts round trips and loses answers on purpose
+//! * [`private`]: a server for one test alone, to be killed, frozen and restarted
+//! * [`proxy`]: a TCP proxy that counts round trips and loses answers on purpose, and a wire of bad quality
 //! * [`process`]: a binary as a child process that can be killed
+//! * [`outbox`] and [`load`]: producers that commit to an outbox while its database is being broken
+//! * [`tape`]: everything that a broker got, in its order
+//! * [`ledger`]: what became of the promises, with the proof that the faults happened
+//! * [`rig`]: all of these around the relay's binary
+//! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
 //! * [`eventually()`]: waiting for a condition, with a bound
 //!
 //! What is wrong with the environment panics here, with a message that says what to do: a test that cannot run fails.
 
 pub mod database;
+pub mod dice;
 pub mod eventually;
+pub mod ledger;
+pub mod load;
 pub mod names;
+pub mod outbox;
+pub mod private;
 pub mod process;
 pub mod proxy;
+pub mod rig;
 pub mod servers;
+pub mod sql;
+pub mod tape;
 
 pub use database::TestDatabase;
 pub use eventually::eventually;
+pub use private::PrivateServer;
 pub use process::Process;
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Wire};
 
 /// The code blocks of the README, compiled.
 #[cfg(doctest)]

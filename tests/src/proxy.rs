@@ -5,11 +5,17 @@
 //! ([`cut_before_request`](Proxy::cut_before_request)), and stands for a slower network
 //! ([`add_latency`](Proxy::add_latency)). It knows no protocol, only bytes and whose turn it is, so it serves
 //! PostgreSQL and MariaDB alike; their connections must not be encrypted ([`servers::through`] sees to that).
+//!
+//! A [`Wire`] stands between the same two and spoils the bytes instead.
 
 mod fault;
 mod link;
+mod quality;
 #[cfg(test)]
 mod tests;
+mod wire;
+#[cfg(test)]
+mod wire_tests;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +27,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use fault::{Fault, Fired};
+pub use quality::Quality;
+pub use wire::{Carried, Wire};
 
 use crate::servers;
 use fault::Faults;

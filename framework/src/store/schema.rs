@@ -266,6 +266,7 @@ macro_rules! steps {
             step!($folder, "0007", 7, "saga"),
             step!($folder, "0008", 8, "subscriptions"),
             step!($folder, "0009", 9, "results"),
+            step!($folder, "0010", 10, "lease"),
         ]
     };
 }

@@ -5,6 +5,7 @@ use std::{io::IsTerminal, path::Path};
 use super::{Failure, exit, load};
 use crate::{
     config::SourceConfig,
+    lease::Candidate,
     setup::{self, SetupError},
 };
 
@@ -33,7 +34,7 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
     if failed == 0 { Ok(()) } else { Err(Failure::Checks(failed, worst)) }
 }
 
-/// Whether the outbox can be claimed and read; another relay at work is fine.
+/// Whether the outbox can be read, and whose it is; another relay at work is fine.
 async fn source_works(
     name: &str,
     config: &SourceConfig,
@@ -41,13 +42,13 @@ async fn source_works(
 ) -> Result<(), crate::source::SourceError> {
     let source = crate::source::open::source_with(name, pool, &config.options())?;
     source.writer().await?.held_keys().await?;
-    match source.reader().await {
-        Err(crate::source::SourceError::Busy { .. }) => {
-            println!("[source.{name}]: another relay is at work");
-            Ok(())
-        }
-        other => other.map(drop),
+    source.reader().await?;
+    let nobody = Candidate { name: "check".to_owned(), process: String::new() };
+    let holder = source.leases(&nobody).await?.look().await?;
+    if !holder.left.is_zero() {
+        println!("[source.{name}]: another relay is at work: {holder}");
     }
+    Ok(())
 }
 
 fn tell(section: &str, result: Result<(), SetupError>, failed: &mut usize, worst: &mut u8) {

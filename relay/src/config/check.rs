@@ -1,6 +1,11 @@
 //! What types cannot say: what belongs together, and what must not be missing.
 
-use crate::sink::Pattern;
+use std::time::Duration;
+
+use crate::{
+    lease::{INSTANCE_CHARS_MAX, LEASE_BOUNDS},
+    sink::Pattern,
+};
 
 use super::{Config, SinkConfig, SinkKind, SourceConfig, read::Leaf};
 
@@ -9,7 +14,7 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
     let mut problems = Vec::new();
     let mut say = |section: &[&str], what: String| {
         let of = |leaf: &&Leaf| {
-            leaf.path.len() > section.len() && leaf.path.iter().zip(section).all(|(a, b)| a == b)
+            leaf.path.len() >= section.len() && leaf.path.iter().zip(section).all(|(a, b)| a == b)
         };
         let origin = leaves.iter().find(of).map_or(file, |leaf| &leaf.origin);
         problems.push(format!("{origin}: {what}"));
@@ -66,6 +71,17 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
     let relay = &config.relay;
     if relay.buffer_rows_max == 0 || relay.buffer_bytes_max == 0 || relay.delete_rows_max == 0 {
         say(&["relay"], "bounds in [relay] must be at least 1".to_owned());
+    }
+    let (shortest, longest) = LEASE_BOUNDS;
+    if !(shortest..=longest).contains(&Duration::from_millis(relay.lease_ms)) {
+        let (shortest, longest) = (shortest.as_millis(), longest.as_millis());
+        say(&["relay", "lease_ms"], format!("lease_ms in [relay] must be between {shortest} and {longest}"));
+    }
+    if relay.instance.is_empty() || relay.instance.chars().count() > INSTANCE_CHARS_MAX {
+        say(
+            &["relay", "instance"],
+            format!("instance in [relay] must have 1 to {INSTANCE_CHARS_MAX} characters"),
+        );
     }
     problems
 }

@@ -46,6 +46,8 @@ pub(super) const RELAY: &[Key] = &[
     ("retry_min_ms", Kind::Whole),
     ("retry_max_ms", Kind::Whole),
     ("drain_ms", Kind::Whole),
+    ("lease_ms", Kind::Whole),
+    ("instance", Kind::Text),
 ];
 
 /// The keys of a section.

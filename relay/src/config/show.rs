@@ -41,7 +41,8 @@ impl fmt::Display for Config {
             relay.delete_rows_max, relay.delete_wait_ms
         )?;
         writeln!(f, "retry_min_ms = {}\nretry_max_ms = {}", relay.retry_min_ms, relay.retry_max_ms)?;
-        writeln!(f, "drain_ms = {}", relay.drain_ms)
+        writeln!(f, "drain_ms = {}\nlease_ms = {}", relay.drain_ms, relay.lease_ms)?;
+        writeln!(f, "instance = {:?}", relay.instance)
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::Relay;
 use crate::{
     lane::{Order, Poison, Stats, Way, backoff::Backoff},
+    lease::{INSTANCE_CHARS_MAX, LEASE_BOUNDS, default_instance},
     sink::{Pattern, Route, Routes, Sink},
     source::Source,
 };
@@ -36,6 +37,10 @@ pub struct Settings {
     pub retry_max: Duration,
     /// How long stopping may take for each of: the last answers, the last deletes. Default: 10 s.
     pub drain: Duration,
+    /// How long another relay waits for this one when it cannot see whether it lives. It is renewed after a third and stops
+    /// publishing after two thirds without a renewal. Default: 15 s: short enough for a crash at night, long enough for a
+    /// database that stalls for some seconds.
+    pub lease: Duration,
 }
 
 impl Default for Settings {
@@ -51,6 +56,7 @@ impl Default for Settings {
             retry_min: Duration::from_millis(10),
             retry_max: Duration::from_secs(5),
             drain: Duration::from_secs(10),
+            lease: Duration::from_secs(15),
         }
     }
 }
@@ -78,6 +84,7 @@ pub struct RelayBuilder {
     sinks: Vec<Sink>,
     routes: Vec<(String, String, Order, Poison)>,
     settings: Settings,
+    instance: String,
     doorbell: Doorbell,
     doorbell_at: Option<Address>,
 }
@@ -89,6 +96,7 @@ impl RelayBuilder {
             sinks: Vec::new(),
             routes: Vec::new(),
             settings: Settings::default(),
+            instance: default_instance().to_owned(),
             doorbell: Doorbell::new(),
             doorbell_at: None,
         }
@@ -117,6 +125,12 @@ impl RelayBuilder {
     /// Replaces the default bounds and times.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// What people see as the owner of the source. It need not be unique. Default: host, process and some random characters.
+    pub fn instance(mut self, name: impl Into<String>) -> Self {
+        self.instance = name.into();
         self
     }
 
@@ -173,6 +187,14 @@ impl RelayBuilder {
         if settings.buffer_rows_max == 0 || settings.batch_rows == 0 || settings.delete_rows_max == 0 {
             problems.push("buffer_rows_max, batch_rows and delete_rows_max must be at least 1".to_owned());
         }
+        let (shortest, longest) = LEASE_BOUNDS;
+        if !(shortest..=longest).contains(&settings.lease) {
+            problems
+                .push(format!("a lease lasts from {shortest:?} to {longest:?}, not {:?}", settings.lease));
+        }
+        if self.instance.is_empty() || self.instance.chars().count() > INSTANCE_CHARS_MAX {
+            problems.push(format!("the name of an instance has 1 to {INSTANCE_CHARS_MAX} characters"));
+        }
         if !problems.is_empty() {
             return Err(BuildError { problems });
         }
@@ -181,6 +203,7 @@ impl RelayBuilder {
             sinks: self.sinks,
             routes: Routes::new(routes),
             settings: self.settings,
+            instance: self.instance,
             doorbell: self.doorbell,
             doorbell_at: self.doorbell_at,
             stats: watch::Sender::new(Stats::default()),

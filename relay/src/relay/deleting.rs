@@ -1,6 +1,7 @@
 //! The task that takes rows out of the outbox, on a connection of its own.
 //!
-//! It does one thing after the other and each until it is done: deleting and parking are harmless to repeat.
+//! It does one thing after the other and each until it is done: deleting and parking are harmless to repeat. Parking is refused
+//! once another relay has taken over; what was confirmed is deleted even then.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use super::{RelayError, Settings};
 use crate::{
     lane::{Park, RowId, backoff::Backoff},
+    lease::Epoch,
     source::{Source, SourceError, Writer},
 };
 
@@ -30,11 +32,16 @@ pub(super) struct Deleting {
 }
 
 impl Deleting {
-    pub(super) fn start(source: Arc<dyn Source>, writer: Box<dyn Writer>, settings: &Settings) -> Self {
+    pub(super) fn start(
+        source: Arc<dyn Source>,
+        epoch: Epoch,
+        writer: Box<dyn Writer>,
+        settings: &Settings,
+    ) -> Self {
         let (jobs, todo) = mpsc::channel(BATCHES_MAX);
         let (finished, done) = mpsc::channel(BATCHES_MAX);
         let source_name = source.name().to_owned();
-        let task = Task { source, writer: Some(writer), backoff: settings.backoff() };
+        let task = Task { source, epoch, writer: Some(writer), backoff: settings.backoff() };
         let task = tokio::spawn(task.run(todo, finished));
         Self { source_name, jobs, done, outstanding: 0, task }
     }
@@ -65,7 +72,8 @@ impl Deleting {
         let _ = self.jobs.try_send(job);
     }
 
-    /// Rows that have left the outbox. Pends while nothing is outstanding. Cancel safe.
+    /// Rows that have left the outbox, or [`SourceError::Fenced`]: after that only deletes are done. Pends while nothing is
+    /// outstanding. Cancel safe.
     pub(super) async fn done(&mut self) -> Result<Vec<RowId>, RelayError> {
         let done = self.done.recv().await;
         self.outstanding = self.outstanding.saturating_sub(1);
@@ -82,6 +90,7 @@ impl Drop for Deleting {
 
 struct Task {
     source: Arc<dyn Source>,
+    epoch: Epoch,
     writer: Option<Box<dyn Writer>>,
     backoff: Backoff,
 }
@@ -94,7 +103,7 @@ impl Task {
     ) {
         while let Some(job) = todo.recv().await {
             let result = self.until_done(&job).await;
-            let ends = result.is_err();
+            let ends = matches!(&result, Err(error) if !error.is_fenced());
             let rows = result.map(|()| match job {
                 Job::Delete(rows) => rows,
                 Job::Park(parks) => parks.into_iter().map(|park| park.row).collect(),
@@ -140,7 +149,7 @@ impl Task {
                 }
                 Ok(())
             }
-            Job::Park(parks) => writer.park(parks).await,
+            Job::Park(parks) => writer.park(self.epoch, parks).await,
         }
     }
 }

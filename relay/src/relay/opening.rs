@@ -3,30 +3,46 @@
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Relay, RelayError, Session, complain::Complaints, deleting::Deleting, reading::Reading};
+use super::{
+    Relay, RelayError, Session, complain::Complaints, deleting::Deleting, reading, reading::Reading,
+};
 use crate::{
     lane::{Lanes, Window},
+    lease::{Candidate, contender::Terms, keeper::Lease},
     sink::OpenSink,
     source::{HELD_KEYS_MAX, SourceError},
 };
 
-/// Claims the source, loads the keys that parked rows hold and opens the sinks. `None` when told to stop meanwhile.
+/// Takes the lease of the source, loads the keys that parked rows hold and opens the sinks. `None` when told to stop meanwhile.
 pub(super) async fn open<'a>(
     relay: &'a Relay,
+    candidate: &Candidate,
     stop: &CancellationToken,
 ) -> Result<Option<Session<'a>>, RelayError> {
     let mut backoff = relay.settings.backoff();
+    let terms = Terms::new(relay.settings.lease);
     let (mut attempts, mut said) = (0, String::new());
     loop {
+        let lease = Lease::acquire(relay.source.clone(), candidate.clone(), terms, stop).await?;
+        let Some(lease) = lease else { return Ok(None) };
         let opened = tokio::select! {
-            opened = try_open(relay) => opened,
-            () = stop.cancelled() => return Ok(None),
+            opened = parts(relay, &lease) => Some(opened),
+            () = stop.cancelled() => None,
         };
         let error = match opened {
-            Ok(session) => return Ok(Some(session)),
-            Err(error) if !error.is_transient() => return Err(error),
-            Err(error) => error.to_string(),
+            Some(Ok(parts)) => return Ok(Some(parts.session(relay, lease))),
+            Some(Err(error)) => error,
+            None => {
+                lease.release().await;
+                return Ok(None);
+            }
         };
+        // Another relay may be luckier.
+        lease.release().await;
+        if !error.is_transient() && !error.is_fenced() {
+            return Err(error);
+        }
+        let error = error.to_string();
         if error != said {
             tracing::warn!(source = relay.source.name(), "{error}");
             said = error;
@@ -39,12 +55,21 @@ pub(super) async fn open<'a>(
     }
 }
 
-async fn try_open(relay: &Relay) -> Result<Session<'_>, RelayError> {
-    let (claim, reader) = relay.source.reader().await?;
-    let mut writer = relay.source.writer().await?;
+/// What a session needs beside its lease.
+struct Parts {
+    lanes: Lanes,
+    sinks: Vec<OpenSink>,
+    reading: Reading,
+    deleting: Deleting,
+}
+
+async fn parts(relay: &Relay, lease: &Lease) -> Result<Parts, RelayError> {
+    let (source, epoch) = (&relay.source, lease.epoch());
+    let reader = reading::open(&**source, epoch).await?;
+    let mut writer = source.writer().await?;
     let windows: Vec<Window> = relay.sinks.iter().map(|sink| sink.window).collect();
     let mut lanes = Lanes::new(&windows, relay.settings.backoff()).held_max(HELD_KEYS_MAX);
-    // After the claim: nobody else can park anything now.
+    // After the lease was taken: nobody else can park anything now.
     for (aggregatetype, aggregateid) in writer.held_keys().await? {
         lanes.hold(&aggregatetype, &aggregateid);
     }
@@ -54,18 +79,33 @@ async fn try_open(relay: &Relay) -> Result<Session<'_>, RelayError> {
         sinks.push(sink.open().await.map_err(cause)?);
     }
     let held = lanes.held();
-    tracing::info!(source = relay.source.name(), epoch = claim.epoch, held_keys = held, "claimed the outbox");
-    let source = relay.source.clone();
-    Ok(Session {
-        reading: Reading::start(source.clone(), claim, reader, &relay.settings, relay.doorbell.clone()),
-        deleting: Deleting::start(source, writer, &relay.settings),
-        relay,
+    tracing::info!(source = source.name(), %epoch, held_keys = held, "claimed the outbox");
+    let doorbell = relay.doorbell.clone();
+    Ok(Parts {
+        reading: Reading::start(source.clone(), epoch, reader, &relay.settings, doorbell),
+        deleting: Deleting::start(source.clone(), epoch, writer, &relay.settings),
         lanes,
-        routes: relay.routes.clone(),
         sinks,
-        unretired_since: None,
-        complaints: Complaints::default(),
     })
+}
+
+impl Parts {
+    fn session(self, relay: &Relay, lease: Lease) -> Session<'_> {
+        let Self { lanes, sinks, reading, deleting } = self;
+        Session {
+            relay,
+            deadline: lease.deadline(),
+            lease,
+            fenced: false,
+            lanes,
+            routes: relay.routes.clone(),
+            sinks,
+            reading,
+            deleting,
+            unretired_since: None,
+            complaints: Complaints::default(),
+        }
+    }
 }
 
 impl RelayError {
@@ -77,5 +117,11 @@ impl RelayError {
             Self::Sink { cause, .. } => cause.is_transient(),
             Self::TaskDied { .. } | Self::Halted { .. } => false,
         }
+    }
+
+    /// Whether another relay has taken over the source.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Source(error) if error.is_fenced())
     }
 }

@@ -3,60 +3,44 @@
 use std::sync::Arc;
 
 use barid::Doorbell;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-    time::sleep,
-};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use super::{RelayError, Settings};
 use crate::{
     lane::backoff::Backoff,
-    source::{Claim, ReadRow, Reader, Source, SourceError, Want},
+    lease::Epoch,
+    source::{ReadRow, Reader, Source, SourceError, Want},
     waking::Pace,
 };
 
-/// Rows, or `None` when somebody else owned the source in between.
-type Page = Result<Option<Vec<ReadRow>>, SourceError>;
-
-/// What the task has to say.
-pub(super) enum News {
-    /// The rows that were asked for.
-    Rows(Vec<ReadRow>),
-    /// The source was somebody else's in between.
-    Superseded,
-    /// The source was lost or is ours again: look at [`Reading::claimed`].
-    ClaimChanged,
-}
+type Page = Result<Vec<ReadRow>, SourceError>;
 
 /// The session's end of it.
 pub(super) struct Reading {
     source_name: String,
     wants: mpsc::Sender<Want>,
     pages: mpsc::Receiver<Page>,
-    claimed: watch::Receiver<bool>,
     asked: bool,
     task: JoinHandle<()>,
 }
 
 impl Reading {
-    /// Starts the task with a reader that has just claimed the source.
+    /// Starts the task with a reader that has adopted what there was to adopt.
     pub(super) fn start(
         source: Arc<dyn Source>,
-        claim: Claim,
+        epoch: Epoch,
         reader: Box<dyn Reader>,
         settings: &Settings,
         doorbell: Doorbell,
     ) -> Self {
         let (wants, wanted) = mpsc::channel(1);
         let (found, pages) = mpsc::channel(1);
-        let (claimed_now, claimed) = watch::channel(true);
         let source_name = source.name().to_owned();
         let pace = Pace::new(settings.poll_min, settings.idle_poll);
         let backoff = settings.backoff();
-        let task = Task { source, claim, pace, backoff, doorbell, claimed: claimed_now };
+        let task = Task { source, epoch, pace, backoff, doorbell };
         let task = tokio::spawn(task.run(reader, wanted, found));
-        Self { source_name, wants, pages, claimed, asked: false, task }
+        Self { source_name, wants, pages, asked: false, task }
     }
 
     /// Whether a request is under way.
@@ -66,28 +50,19 @@ impl Reading {
 
     /// Asks for rows; only when no request is under way.
     pub(super) fn ask(&mut self, want: Want) {
-        // The channel has room for the one request that there is; a task that has ended says so in `news`.
+        // The channel has room for the one request that there is; a task that has ended says so in `rows`.
         self.asked = self.wants.try_send(want).is_ok();
     }
 
-    /// What the task has to say. Cancel safe.
-    pub(super) async fn news(&mut self) -> Result<News, RelayError> {
-        let page = tokio::select! {
-            page = self.pages.recv() => page,
-            // When the task has ended, its last page says why.
-            Ok(()) = self.claimed.changed() => return Ok(News::ClaimChanged),
-        };
+    /// The rows that were asked for. When the task has ended, its last page says why. Cancel safe.
+    pub(super) async fn rows(&mut self) -> Result<Vec<ReadRow>, RelayError> {
+        let page = self.pages.recv().await;
         self.asked = false;
         let died = || RelayError::TaskDied { source_name: self.source_name.clone(), task: "reading" };
-        Ok(page.ok_or_else(died)??.map_or(News::Superseded, News::Rows))
+        Ok(page.ok_or_else(died)??)
     }
 
-    /// Whether the source is ours at this moment, as far as we know.
-    pub(super) fn claimed(&self) -> bool {
-        *self.claimed.borrow()
-    }
-
-    /// Ends the task, and with it the reader's connection and claim.
+    /// Ends the task, and with it the reader's connection.
     pub(super) fn stop(&mut self) {
         self.task.abort();
     }
@@ -99,13 +74,22 @@ impl Drop for Reading {
     }
 }
 
+/// A reader of a source that is ours, ready to read.
+pub(super) async fn open(source: &dyn Source, epoch: Epoch) -> Result<Box<dyn Reader>, SourceError> {
+    let mut reader = source.reader().await?;
+    let rows = reader.adopt(epoch).await?;
+    if rows > 0 {
+        tracing::warn!(source = source.name(), rows, "adopted rows of another server");
+    }
+    Ok(reader)
+}
+
 struct Task {
     source: Arc<dyn Source>,
-    claim: Claim,
+    epoch: Epoch,
     pace: Pace,
     backoff: Backoff,
     doorbell: Doorbell,
-    claimed: watch::Sender<bool>,
 }
 
 impl Task {
@@ -117,7 +101,7 @@ impl Task {
     ) {
         while let Some(want) = wanted.recv().await {
             let page = self.page(&mut reader, &want).await;
-            let ends = !matches!(page, Ok(Some(_)));
+            let ends = page.is_err();
             if found.send(page).await.is_err() || ends {
                 return;
             }
@@ -131,29 +115,23 @@ impl Task {
                 Ok(rows) if rows.is_empty() => self.pace.rest(&self.doorbell).await,
                 Ok(rows) => {
                     self.pace.found();
-                    return Ok(Some(rows));
+                    return Ok(rows);
                 }
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
                     tracing::warn!(source = self.source.name(), %error, "reading failed; connecting again");
-                    self.claimed.send_replace(false);
-                    match self.reopen().await? {
-                        Some(again) => *reader = again,
-                        None => return Ok(None),
-                    }
-                    self.claimed.send_replace(true);
+                    *reader = self.reopen().await?;
                 }
             }
         }
     }
 
-    /// A new reader, if the source is still ours.
-    async fn reopen(&mut self) -> Result<Option<Box<dyn Reader>>, SourceError> {
+    /// A new reader.
+    async fn reopen(&mut self) -> Result<Box<dyn Reader>, SourceError> {
         let mut attempts = 0;
         loop {
-            match self.source.reader().await {
-                Ok((claim, reader)) if claim == self.claim => return Ok(Some(reader)),
-                Ok(_) => return Ok(None),
+            match open(&*self.source, self.epoch).await {
+                Ok(reader) => return Ok(reader),
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
                     attempts += 1;

@@ -9,10 +9,10 @@
 
 use async_trait::async_trait;
 use sqlx::{MySqlPool, mysql::MySqlConnectOptions};
-use uuid::Uuid;
 
-use super::{At, Claim, Reader, Source, SourceError, Writer};
+use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
+mod lease;
 mod reader;
 mod session;
 mod writer;
@@ -21,18 +21,15 @@ mod writer;
 #[derive(Debug)]
 pub struct MySqlSource {
     name: String,
-    /// Who this relay is, in `relay_source`.
-    owner: String,
     options: MySqlConnectOptions,
 }
 
 impl MySqlSource {
-    /// The outbox in the database that `pool` is connected to. The pool only lends its address: the source keeps two
+    /// The outbox in the database that `pool` is connected to. The pool only lends its address: the source keeps three
     /// connections of its own.
     #[must_use]
     pub fn new(name: impl Into<String>, pool: &MySqlPool) -> Self {
-        let owner = format!("process {} / {}", std::process::id(), Uuid::now_v7());
-        Self { owner, name: name.into(), options: (*pool.connect_options()).clone() }
+        Self { name: name.into(), options: (*pool.connect_options()).clone() }
     }
 
     fn at(&self) -> At<'_> {
@@ -50,9 +47,12 @@ impl Source for MySqlSource {
         true
     }
 
-    async fn reader(&self) -> Result<(Claim, Box<dyn Reader>), SourceError> {
-        let (claim, reader) = reader::HeadReader::open(self).await?;
-        Ok((claim, Box::new(reader)))
+    async fn leases(&self, by: &Candidate) -> Result<Box<dyn Leases>, SourceError> {
+        Ok(Box::new(lease::MySqlLeases::open(self, by).await?))
+    }
+
+    async fn reader(&self) -> Result<Box<dyn Reader>, SourceError> {
+        Ok(Box::new(reader::HeadReader::open(self).await?))
     }
 
     async fn writer(&self) -> Result<Box<dyn Writer>, SourceError> {

@@ -11,10 +11,10 @@
 use async_trait::async_trait;
 use barid::Doorbell;
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use uuid::Uuid;
 
-use super::{At, Claim, Reader, Source, SourceError, Writer};
+use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
+mod lease;
 mod listen;
 mod reader;
 mod session;
@@ -25,21 +25,17 @@ mod writer;
 #[derive(Debug)]
 pub struct PostgresSource {
     name: String,
-    /// Who this relay is, in `relay_source`.
-    owner: String,
     options: PgConnectOptions,
     channel: Option<String>,
 }
 
 impl PostgresSource {
-    /// The outbox that `pool` finds by its search path. The pool only lends its address: the source keeps two connections
-    /// of its own.
+    /// The outbox that `pool` finds by its search path. The pool only lends its address: the source keeps three
+    /// connections of its own.
     #[must_use]
     pub fn new(name: impl Into<String>, pool: &PgPool) -> Self {
-        let name = name.into();
         let options = (*pool.connect_options()).clone().application_name("barid-relay");
-        let owner = format!("process {} / {}", std::process::id(), Uuid::now_v7());
-        Self { owner, name, options, channel: None }
+        Self { name: name.into(), options, channel: None }
     }
 
     /// Looks at the outbox at once when somebody notifies `channel`, on one more connection.
@@ -65,9 +61,12 @@ impl Source for PostgresSource {
         &self.name
     }
 
-    async fn reader(&self) -> Result<(Claim, Box<dyn Reader>), SourceError> {
-        let (claim, reader) = reader::WindowReader::open(self).await?;
-        Ok((claim, Box::new(reader)))
+    async fn leases(&self, by: &Candidate) -> Result<Box<dyn Leases>, SourceError> {
+        Ok(Box::new(lease::PostgresLeases::open(self, by).await?))
+    }
+
+    async fn reader(&self) -> Result<Box<dyn Reader>, SourceError> {
+        Ok(Box::new(reader::WindowReader::open(self).await?))
     }
 
     async fn writer(&self) -> Result<Box<dyn Writer>, SourceError> {

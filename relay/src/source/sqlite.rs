@@ -4,17 +4,14 @@
 //! reader asks `PRAGMA data_version` first, which costs no I/O and tells whether another connection has committed.
 //! Whoever writes takes the file's in-process lock first, so that the relay and a bus in one process wait in turn.
 
-use std::{
-    fs::{File, TryLockError},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::{Sqlite, SqlitePool, pool::PoolConnection};
 
-use super::{At, Claim, Reader, Source, SourceError, Writer};
+use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
+mod lease;
 mod reader;
 mod writer;
 
@@ -41,27 +38,14 @@ impl SqliteSource {
         self.at().bounded("opening the file", self.pool.acquire()).await
     }
 
-    /// The claim: a lock on a file beside the database, which the operating system gives up with the process.
-    fn claim(&self) -> Result<File, SourceError> {
-        let options = self.pool.connect_options();
-        let unsuitable =
-            |cause, remedy| SourceError::Unsuitable { source_name: self.name.to_string(), cause, remedy };
+    fn refuse_memory(&self) -> Result<(), SourceError> {
         // What sqlx calls a database that lives in memory.
-        if options.get_filename().to_string_lossy().contains("sqlx-in-memory") {
-            let cause = "an in-memory database has one connection, and a relay needs two".to_owned();
-            return Err(unsuitable(cause, "use a file"));
+        let file = self.pool.connect_options().get_filename().to_string_lossy().into_owned();
+        if !file.contains("sqlx-in-memory") {
+            return Ok(());
         }
-        let mut path = PathBuf::from(options.get_filename());
-        path.as_mut_os_string().push(".barid-relay");
-        let remedy = "make the folder of the database writable";
-        let failed =
-            |error: std::io::Error| unsuitable(format!("cannot lock {}: {error}", path.display()), remedy);
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(SourceError::Busy { source_name: self.name.to_string() }),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
-        }
+        let cause = "an in-memory database has one connection, and a relay needs two".to_owned();
+        Err(SourceError::Unsuitable { source_name: self.name.to_string(), cause, remedy: "use a file" })
     }
 }
 
@@ -71,11 +55,14 @@ impl Source for SqliteSource {
         &self.name
     }
 
-    async fn reader(&self) -> Result<(Claim, Box<dyn Reader>), SourceError> {
-        let lock = self.claim()?;
-        let reader = reader::CursorReader::new(self.name.clone(), lock, self.connection().await?);
-        // The lock cannot be lost while this process lives, so its ownership never changes.
-        Ok((Claim { epoch: 0 }, Box::new(reader)))
+    async fn leases(&self, by: &Candidate) -> Result<Box<dyn Leases>, SourceError> {
+        self.refuse_memory()?;
+        Ok(Box::new(lease::SqliteLeases::new(self.clone(), by)))
+    }
+
+    async fn reader(&self) -> Result<Box<dyn Reader>, SourceError> {
+        self.refuse_memory()?;
+        Ok(Box::new(reader::CursorReader::new(self.name.clone(), self.connection().await?)))
     }
 
     async fn writer(&self) -> Result<Box<dyn Writer>, SourceError> {

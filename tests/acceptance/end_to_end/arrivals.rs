@@ -10,9 +10,10 @@ use barid::{
     Transport, headers,
     transport::{Consumer, Delivery, Inbox, Promises, Publisher, Repeat, TransportError},
 };
+use barid_tests::tape::MARK;
 use uuid::Uuid;
 
-use super::{orders::OrderPlaced, tape::MARK};
+use super::orders::OrderPlaced;
 
 /// One delivery.
 #[derive(Clone, Debug)]

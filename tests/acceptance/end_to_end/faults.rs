@@ -2,11 +2,11 @@
 
 use std::{collections::HashSet, os::unix::process::ExitStatusExt, time::Duration};
 
-use barid_tests::{Process, eventually};
+use barid_tests::{Process, eventually, tape::Tape};
 use tokio::process::Command;
 use uuid::Uuid;
 
-use super::{PATIENCE, orders::Orders, tape::Tape};
+use super::{PATIENCE, orders::Orders};
 
 /// Rows that wait when a relay starts: more than it can have published when its first DELETE has been seen.
 const BACKLOG: usize = 1_000;

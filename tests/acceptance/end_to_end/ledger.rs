@@ -5,9 +5,10 @@ use std::{
     fmt,
 };
 
+use barid_tests::{ledger::order_breaks, tape::Copy};
 use uuid::Uuid;
 
-use super::{HELD_MAX, KILLS, arrivals::Arrival, faults::Kill, orders::OrderPlaced, tape::Copy};
+use super::{HELD_MAX, KILLS, arrivals::Arrival, faults::Kill, orders::OrderPlaced};
 
 /// What was found in the end.
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ pub(crate) struct Evidence {
     pub(crate) shipments: Vec<OrderPlaced>,
     pub(crate) shipments_tried: usize,
     pub(crate) arrivals: Vec<Arrival>,
-    pub(crate) tape: Vec<Copy>,
+    pub(crate) tape: Vec<Copy<OrderPlaced>>,
     pub(crate) kills: Vec<Kill>,
 }
 
@@ -92,8 +93,8 @@ impl Evidence {
                 .iter()
                 .map(|(id, marks)| (marks.len() - 1).saturating_sub(explained(id)))
                 .sum(),
-            order_breaks: breaks(self.tape.iter().map(|copy| (copy.id, &copy.event)))
-                + breaks(self.arrivals.iter().map(|arrival| (arrival.id, &arrival.event))),
+            order_breaks: order_breaks(self.tape.iter().map(|copy| (copy.id, copy.event.shop, copy.event.n)))
+                + order_breaks(self.arrivals.iter().map(|one| (one.id, one.event.shop, one.event.n))),
             effects_twice: self.orders.len() - distinct(&self.orders) + self.shipments.len()
                 - distinct(&self.shipments),
         }
@@ -113,18 +114,6 @@ fn line(at: usize, kill: &Kill, copies: &HashMap<Uuid, Vec<usize>>) -> KillLine 
         unconfirmed: kill.held.iter().filter(|id| !before(id)).count(),
         in_doubt: kill.left.iter().filter(before).count(),
     }
-}
-
-/// First deliveries whose number is not the one after that of the shop's first delivery before it.
-fn breaks<'a>(deliveries: impl Iterator<Item = (Uuid, &'a OrderPlaced)>) -> usize {
-    let (mut seen, mut last, mut breaks) = (HashSet::new(), HashMap::new(), 0);
-    for (id, event) in deliveries {
-        if seen.insert(id) {
-            let before = last.insert(event.shop, event.n).unwrap_or(0);
-            breaks += usize::from(event.n != before + 1);
-        }
-    }
-    breaks
 }
 
 impl Ledger {

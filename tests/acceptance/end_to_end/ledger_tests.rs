@@ -28,7 +28,7 @@ fn honest() -> Evidence {
     for at in 2 * KILLS..orders.len() {
         tape.push(Copy { id: ids[at], event: orders[at].clone(), marks: KILLS });
     }
-    let arrival = |copy: &Copy| Arrival { id: copy.id, event: copy.event.clone(), again: false };
+    let arrival = |copy: &Copy<OrderPlaced>| Arrival { id: copy.id, event: copy.event.clone(), again: false };
     Evidence {
         ordered: orders.len(),
         orders_tried: orders.len() + 4,

@@ -4,97 +4,66 @@
 //! only if it is a good one: in each round it is compared with publishing the same rows from memory, and a round in which it
 //! reaches less than 85 % of that is void and run again.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use barid::{
-    store::{AnyPool, schema},
-    transport::{Inbox, Transport, kafka::Kafka, rabbitmq::RabbitMq},
-};
-use barid_relay::{
-    Relay,
-    lane::{Order, Window},
-    sink::Sink,
-    source,
-};
-use barid_tests::{TestDatabase, names, servers};
+use barid::store::AnyPool;
+use barid_relay::{lane::Order, source};
+use barid_tests::{TestDatabase, servers};
 use clap::{Args, ValueEnum};
-use sqlx::{Connection, PgConnection, PgPool, Postgres};
-use tokio::sync::oneshot;
+use sqlx::{Connection, PgConnection, Postgres};
 
 use crate::{
     bare::{self, Publish, Windowed},
+    outbox::{self, Backlog},
     report::{Report, Round, rate},
+    running::{Running, SIDE_MAX},
+    target::{CHANNELS, Kind, Target},
 };
 
 /// What a bare loop must reach of publishing alone.
 const BARE_MIN: f64 = 0.85;
-/// Rows of one transaction of the backlog: one transaction for all would give every row the same xid.
 const ROWS_PER_TRANSACTION: usize = 10;
-/// Channels of the relay's RabbitMQ sink, and of the loop by hand.
-const CHANNELS: u16 = 4;
-const WINDOW_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// How long one side may take before the run is given up.
-const SIDE_MAX: Duration = Duration::from_secs(120);
 
 /// What to run.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Where the rows go.
+    #[command(flatten)]
+    target: Target,
+    /// The order that the relay keeps. Default: what it keeps on this broker, and in the same rounds what `pipelined` gives.
     #[arg(long, value_enum)]
-    sink: Kind,
+    order: Option<Ordering>,
     /// Rows of the backlog.
     #[arg(long, default_value_t = 20_000)]
     rows: usize,
     /// Rounds that count.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Rows in flight. Default: 4000 for a quorum queue, 256 for a classic one, 10000 for Kafka.
-    #[arg(long)]
-    window: Option<usize>,
-    /// A classic queue instead of a quorum queue.
-    #[arg(long)]
-    classic: bool,
     /// Ordering keys, in turn. With fewer than the window, strict order limits what is in flight.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 1_000)]
     keys: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    Rabbitmq,
-    Kafka,
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Ordering {
+    Strict,
+    Pipelined,
+    None,
 }
 
 impl Options {
-    fn window(&self) -> usize {
-        self.window.unwrap_or(match self.sink {
-            Kind::Rabbitmq if self.classic => 256,
-            Kind::Rabbitmq => 4_000,
-            Kind::Kafka => 10_000,
-        })
+    fn order(&self) -> Order {
+        match self.order {
+            None => self.target.default_order(),
+            Some(Ordering::Strict) => Order::Strict,
+            Some(Ordering::Pipelined) => Order::Pipelined,
+            Some(Ordering::None) => Order::None,
+        }
     }
 
-    fn transport(&self) -> anyhow::Result<Arc<dyn Transport>> {
-        Ok(match self.sink {
-            Kind::Rabbitmq => {
-                let mut settings = barid::transport::rabbitmq::Settings::new(servers::amqp());
-                settings.window_rows_max = self.window();
-                settings.window_bytes_max = WINDOW_BYTES_MAX;
-                settings.channels = CHANNELS;
-                settings.quorum = !self.classic;
-                Arc::new(RabbitMq::new(settings)?)
-            }
-            Kind::Kafka => {
-                let mut settings = barid::transport::kafka::Settings::new(servers::kafka());
-                settings.window_rows_max = self.window();
-                settings.window_bytes_max = WINDOW_BYTES_MAX;
-                Arc::new(Kafka::new(settings)?)
-            }
-        })
+    fn sides(&self) -> &'static [Side] {
+        let both = self.order.is_none() && self.order() != Order::Pipelined;
+        if both { &SIDES } else { &SIDES[..3] }
     }
 }
 
@@ -104,9 +73,11 @@ enum Side {
     Ours,
     Bare,
     PublishOnly,
+    /// Ours, where the broker's default order is another one.
+    Pipelined,
 }
 
-const SIDES: [Side; 3] = [Side::Ours, Side::Bare, Side::PublishOnly];
+const SIDES: [Side; 4] = [Side::Ours, Side::Bare, Side::PublishOnly, Side::Pipelined];
 
 /// Where it happens.
 struct Bench<'a> {
@@ -117,23 +88,22 @@ struct Bench<'a> {
 
 /// Runs it and says what came out.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
-    let database = TestDatabase::postgres().await;
-    let pool = AnyPool::from(database.pool.clone());
-    schema::apply(&pool).await.context("applying the schema")?;
+    let (database, pool) = outbox::database().await?;
     let bench = Bench { options, database, pool };
     let mut report = Report::new("drain");
+    let sides = options.sides();
     let (mut round, mut counted, mut void) = (0, 0, 0);
     while counted < options.rounds {
         ensure!(void <= options.rounds, "{void} rounds were void: the machine is too busy to measure on");
         let mut rates = [0.0; SIDES.len()];
-        for turn in 0..SIDES.len() {
-            let side = SIDES[(round + turn) % SIDES.len()];
+        for turn in 0..sides.len() {
+            let side = sides[(round + turn) % sides.len()];
             let measured = tokio::time::timeout(SIDE_MAX, bench.side(side)).await;
             rates[side as usize] =
                 measured.with_context(|| format!("{side:?} took longer than {SIDE_MAX:?}"))??;
         }
         round += 1;
-        let [ours, bare, publish_only] = rates;
+        let [ours, bare, publish_only, pipelined] = rates;
         // A backlog of a few hundred rows is a smoke test: connecting takes longer than publishing.
         if bare / publish_only < BARE_MIN && options.rows >= bare::BATCH_ROWS * 5 {
             void += 1;
@@ -141,22 +111,21 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
             continue;
         }
         counted += 1;
-        report.round(Round { ours, bare, others: vec![("bare/publish-only", bare / publish_only)] });
+        let mut others = vec![("bare/publish-only", bare / publish_only)];
+        if sides.contains(&Side::Pipelined) {
+            others.push(("pipelined/bare", pipelined / bare));
+        }
+        report.round(Round { ours, bare, others });
     }
-    let version: String = sqlx::query_scalar("SHOW server_version").fetch_one(&bench.database.pool).await?;
-    report.condition("database", format!("PostgreSQL {version}"));
-    report.condition("sink", format!("{:?}", options.sink).to_lowercase());
-    if options.sink == Kind::Rabbitmq {
-        report.condition("queue", if options.classic { "classic" } else { "quorum" });
-        report.condition("channels", CHANNELS);
-    }
-    report.condition("window", options.window());
+    outbox::conditions(&bench.database.pool, &mut report).await?;
+    options.target.conditions(&mut report);
+    report.condition("order", format!("{:?}", options.order()).to_lowercase());
     report.condition("batch", bare::BATCH_ROWS);
     report.condition("rows", options.rows);
     report.condition("keys", options.keys);
     report.condition("rounds", options.rounds);
     report.condition("void_rounds", void);
-    report.condition("version", env!("CARGO_PKG_VERSION"));
+    report.condition("wanted", "ratio >= 0.90");
     bench.database.drop_now().await;
     Ok(report)
 }
@@ -164,43 +133,40 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
 impl Bench<'_> {
     /// Rows a second of one side, on a queue of its own.
     async fn side(&self, side: Side) -> anyhow::Result<f64> {
-        let transport = self.options.transport()?;
-        let queue = names::unique("drain");
-        transport.declare(&Inbox::new(queue.clone())).await?;
-        fill(&self.database.pool, &queue, self.options).await?;
+        let Options { target, rows, keys, .. } = self.options;
+        let transport = target.transport()?;
+        let queue = target.declare(&transport).await?;
+        let backlog = Backlog {
+            queue: &queue,
+            rows: *rows,
+            keys: *keys,
+            rows_per_transaction: ROWS_PER_TRANSACTION,
+            payload: 512,
+        };
+        backlog.fill(&self.database.pool).await?;
         let took = match side {
-            Side::Ours => self.ours(transport).await?,
-            Side::Bare | Side::PublishOnly => match self.options.sink {
+            Side::Ours => self.ours(self.options.order()).await?,
+            Side::Pipelined => self.ours(Order::Pipelined).await?,
+            Side::Bare | Side::PublishOnly => match target.sink {
                 Kind::Rabbitmq => self.bare(side, || bare::rabbitmq::Client::connect(CHANNELS)).await?,
                 Kind::Kafka => self.bare(side, async || bare::kafka::Client::new(&servers::kafka())).await?,
             },
         };
-        self.remove(&queue).await?;
-        Ok(rate(self.options.rows, took))
+        target.remove(&queue, *rows).await?;
+        Ok(rate(*rows, took))
     }
 
-    async fn ours(&self, transport: Arc<dyn Transport>) -> anyhow::Result<Duration> {
-        let window = Window { rows_max: self.options.window(), bytes_max: WINDOW_BYTES_MAX };
-        let relay = Relay::builder(source::open::source("bench", &self.pool))
-            .sink(Sink::new("sink", transport).window(window))
-            .route("*", "sink", Order::Strict)
-            .build()?;
-        let mut stats = relay.stats();
-        let (stop, stopped) = oneshot::channel::<()>();
+    async fn ours(&self, order: Order) -> anyhow::Result<Duration> {
+        let target = &self.options.target;
+        let sink = target.sink(target.transport()?);
         let began = Instant::now();
-        let running = tokio::spawn(relay.run_until(async {
-            // Told to stop, or nobody is there any more who could.
-            let _ = stopped.await;
-        }));
-        let rows = self.options.rows as u64;
-        stats.wait_for(|stats| stats.confirmed >= rows).await.context("the relay has ended")?;
-        while count(&self.database.pool).await? > 0 {
+        let mut relay = Running::start(source::open::source("bench", &self.pool), sink, order)?;
+        relay.confirmed(self.options.rows).await?;
+        while !outbox::is_empty(&self.database.pool).await? {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let took = began.elapsed();
-        // The relay listens until it is told; if it has ended, its answer says why.
-        let _ = stop.send(());
-        running.await??;
+        relay.stop().await?;
         Ok(took)
     }
 
@@ -218,7 +184,7 @@ impl Bench<'_> {
             }
         }
         let began = Instant::now();
-        let mut publisher = Windowed::new(connect().await?, self.options.window());
+        let mut publisher = Windowed::new(connect().await?, self.options.target.window());
         if side == Side::PublishOnly {
             publisher.publish_all(&memory).await?;
             let took = began.elapsed();
@@ -231,54 +197,7 @@ impl Bench<'_> {
         sqlx::query("SET synchronous_commit = off").execute(&mut writer).await?;
         bare::drain(&mut reader, &mut writer, &mut publisher, self.options.rows).await?;
         let took = began.elapsed();
-        ensure!(count(&self.database.pool).await? == 0, "rows are left in the outbox");
+        ensure!(outbox::is_empty(&self.database.pool).await?, "rows are left in the outbox");
         Ok(took)
     }
-
-    /// Checks that the broker has every row, and deletes the queue: a full one slows the broker down.
-    async fn remove(&self, queue: &str) -> anyhow::Result<()> {
-        if self.options.sink == Kind::Kafka {
-            names::delete_kafka_topic(queue).await;
-            return Ok(());
-        }
-        let held = bare::rabbitmq::delete(queue).await?;
-        ensure!(
-            held as usize == self.options.rows,
-            "the queue holds {held} messages for {} rows",
-            self.options.rows
-        );
-        Ok(())
-    }
-}
-
-async fn count(pool: &PgPool) -> anyhow::Result<i64> {
-    Ok(sqlx::query_scalar("SELECT count(*) FROM (SELECT FROM outbox LIMIT 1) t").fetch_one(pool).await?)
-}
-
-/// Fills the outbox as an application would have: in small transactions, 512 bytes of JSON and the usual headers a row.
-async fn fill(pool: &PgPool, queue: &str, options: &Options) -> anyhow::Result<()> {
-    sqlx::query("TRUNCATE outbox").execute(pool).await?;
-    let load = format!(
-        "DO $$ BEGIN FOR t IN 0..{last} LOOP
-           INSERT INTO outbox (id, destination, aggregatetype, aggregateid, type, payload, headers)
-           SELECT gen_random_uuid(), 'queue:{queue}', 'orders', (n % {keys})::text, 'orders.placed',
-                  convert_to(format('{{\"order\":%s,\"note\":\"%s\"}}', lpad(n::text, 9, '1'), repeat('n', 482)), 'UTF8'),
-                  jsonb_build_object('barid-source', 'order-desk', 'barid-sent-at', '2026-11-21T02:15:00.123Z',
-                    'content-type', 'application/json', 'barid-correlation-id', gen_random_uuid())
-           FROM generate_series(t * {step}, least((t + 1) * {step}, {rows}) - 1) n;
-           COMMIT;
-         END LOOP; END $$",
-        last = options.rows.div_ceil(ROWS_PER_TRANSACTION).saturating_sub(1),
-        step = ROWS_PER_TRANSACTION,
-        rows = options.rows,
-        keys = options.keys.max(1),
-    );
-    let mut connection = pool.acquire().await?;
-    sqlx::raw_sql("SET synchronous_commit = off").execute(&mut *connection).await?;
-    // Names and numbers only.
-    sqlx::raw_sql(sqlx::AssertSqlSafe(load)).execute(&mut *connection).await?;
-    sqlx::raw_sql("RESET synchronous_commit; ANALYZE outbox").execute(&mut *connection).await?;
-    let filled: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&mut *connection).await?;
-    ensure!(usize::try_from(filled)? == options.rows, "{filled} rows in the backlog");
-    Ok(())
 }

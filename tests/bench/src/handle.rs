@@ -222,7 +222,6 @@ async fn compare<DB: ByHand>(options: &Options) -> anyhow::Result<Report> {
     if let Some(network) = &network {
         report.condition("round_trip_ms_measured", network.round_trip_ms);
     }
-    report.condition("version", env!("CARGO_PKG_VERSION"));
     for pool in pools {
         pool.close().await;
     }

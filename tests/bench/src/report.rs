@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 #[derive(Debug)]
 pub(crate) struct Report {
     bench: &'static str,
+    /// What `ours` and `bare` are counted in.
+    unit: &'static str,
     rounds: Vec<Round>,
     conditions: Map<String, Value>,
 }
@@ -16,7 +18,7 @@ pub(crate) struct Report {
 /// Figures of one round: what is compared, and what else was measured in it.
 #[derive(Debug)]
 pub(crate) struct Round {
-    /// Messages or rows a second.
+    /// In the unit of the report; messages or rows a second unless it says something else.
     pub(crate) ours: f64,
     /// The same, by hand.
     pub(crate) bare: f64,
@@ -32,7 +34,18 @@ impl Round {
 
 impl Report {
     pub(crate) fn new(bench: &'static str) -> Self {
-        Self { bench, rounds: Vec::new(), conditions: Map::new() }
+        Self { bench, unit: "/s", rounds: Vec::new(), conditions: Map::new() }
+    }
+
+    /// The same with figures in another unit.
+    pub(crate) fn unit(mut self, unit: &'static str) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    /// Whether there was no round yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rounds.is_empty()
     }
 
     /// Says under which conditions the figures hold.
@@ -42,12 +55,13 @@ impl Report {
 
     pub(crate) fn round(&mut self, round: Round) {
         eprintln!(
-            "{}: round {}: ours {:.0}/s, bare {:.0}/s, ratio {:.3}",
+            "{}: round {}: ours {} {unit}, bare {} {unit}, ratio {:.3}",
             self.bench,
             self.rounds.len() + 1,
-            round.ours,
-            round.bare,
-            round.ratio()
+            rounded(round.ours),
+            rounded(round.bare),
+            round.ratio(),
+            unit = self.unit,
         );
         self.rounds.push(round);
     }
@@ -61,8 +75,9 @@ impl Report {
     fn table(&self) -> Table {
         let names = self.rounds.first().map_or(&[][..], |round| &round.others);
         let mut table = Table::new();
-        let titles = ["round", "ours /s", "bare /s", "ratio"].into_iter().map(str::to_owned);
-        table.set_header(titles.chain(names.iter().map(|(name, _)| (*name).to_owned())));
+        let (ours, bare) = (format!("ours {}", self.unit), format!("bare {}", self.unit));
+        let titles = ["round".to_owned(), ours, bare, "ratio".to_owned()];
+        table.set_header(titles.into_iter().chain(names.iter().map(|(name, _)| (*name).to_owned())));
         for (at, round) in self.rounds.iter().enumerate() {
             table.add_row(row(&(at + 1).to_string(), round));
         }
@@ -88,21 +103,23 @@ impl Report {
         let ratios: Vec<_> = self.rounds.iter().map(|round| rounded(round.ratio())).collect();
         let mut all = Map::new();
         all.insert("bench".to_owned(), self.bench.into());
-        all.insert("ours".to_owned(), json!(medians.ours.round()));
-        all.insert("bare".to_owned(), json!(medians.bare.round()));
+        all.insert("unit".to_owned(), self.unit.into());
+        all.insert("ours".to_owned(), json!(rounded(medians.ours)));
+        all.insert("bare".to_owned(), json!(rounded(medians.bare)));
         all.insert("ratio".to_owned(), json!(rounded(median(self.rounds.iter().map(Round::ratio)))));
         all.insert("ratios".to_owned(), json!(ratios));
         for (name, value) in medians.others {
             all.insert(name.replace([' ', '/', '-'], "_"), json!(rounded(value)));
         }
         all.extend(self.conditions.clone());
+        all.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
         Value::Object(all)
     }
 }
 
 fn row(name: &str, round: &Round) -> Vec<Cell> {
     let ratio = if name == "median" { String::new() } else { format!("{:.3}", round.ratio()) };
-    let figures = [name.to_owned(), format!("{:.0}", round.ours), format!("{:.0}", round.bare), ratio];
+    let figures = [name.to_owned(), rounded(round.ours).to_string(), rounded(round.bare).to_string(), ratio];
     let others = round.others.iter().map(|(_, value)| format!("{value:.3}"));
     figures
         .into_iter()
@@ -111,8 +128,17 @@ fn row(name: &str, round: &Round) -> Vec<Cell> {
         .collect()
 }
 
+/// To three digits behind the point, or to none when there are enough before it.
 fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+    if value.abs() >= 1_000.0 { value.round() } else { (value * 1000.0).round() / 1000.0 }
+}
+
+/// The value that this share of the values does not exceed.
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
+    // an index
+    let at = (sorted.len() as f64 * share) as usize;
+    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
 /// The middle value, or the mean of the two in the middle.
@@ -148,5 +174,7 @@ mod tests {
         assert_eq!((&json["ratio"], &json["ours"], &json["bare"]), (&json!(1.0), &json!(30.0), &json!(20.0)));
         assert_eq!((&json["bare_publish_only"], &json["rows"]), (&json!(0.9), &json!(3)));
         assert_eq!(median([4.0, 1.0].into_iter()), 2.5);
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!((quantile(&hundred, 0.5), quantile(&hundred, 0.99)), (51.0, 100.0));
     }
 }

@@ -50,6 +50,6 @@ fn memory_stays_flat() {
 #[test]
 fn drain() {
     check("drain", &["--sink", "rabbitmq", "--rows", "200"]);
-    check("drain", &["--sink", "rabbitmq", "--classic", "--rows", "200"]);
+    check("drain", &["--sink", "rabbitmq", "--queue", "classic", "--rows", "200"]);
     check("drain", &["--sink", "kafka", "--rows", "200"]);
 }

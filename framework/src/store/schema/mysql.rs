@@ -46,6 +46,7 @@ const COLUMNS: &[(u32, &str)] = &[
     (7, "SELECT id, saga, property, value FROM saga_correlation LIMIT 0"),
     (9, "SELECT message_id, state, name, content_type, data, problem, bus, handled_at FROM result LIMIT 0"),
     (9, "SELECT key_id, scope, last, token, handled_at FROM high_water LIMIT 0"),
+    (10, "SELECT process, renewals, lease_ms FROM relay_source LIMIT 0"),
 ];
 
 pub(super) async fn apply(pool: &MySqlPool, place: &str) -> Result<Vec<Migration>, SchemaError> {

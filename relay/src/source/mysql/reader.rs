@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{MySqlSource, session};
 use crate::source::{
-    At, Claim, ReadRow, Reader, SourceError, Want,
+    At, ReadRow, Reader, SourceError, Want,
     bound::{Ask, Bound},
     decode::Columns,
 };
@@ -37,11 +37,10 @@ pub(super) struct HeadReader {
 }
 
 impl HeadReader {
-    pub(super) async fn open(source: &MySqlSource) -> Result<(Claim, Self), SourceError> {
+    pub(super) async fn open(source: &MySqlSource) -> Result<Self, SourceError> {
         let mut connection = session::open(source).await?;
-        let claim = session::claim(source, &mut connection).await?;
         let bound = bound(source, &mut connection).await?;
-        Ok((claim, Self { name: source.name.clone(), connection, bound }))
+        Ok(Self { name: source.name.clone(), connection, bound })
     }
 
     /// Asks what the bound wants to know.

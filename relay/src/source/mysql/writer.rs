@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection};
 
-use super::{MySqlSource, session};
+use super::{MySqlSource, lease, session};
 use crate::{
     lane::{Park, RowId},
+    lease::Epoch,
     source::{At, SourceError, Writer, held_keys_asked},
 };
 
@@ -15,6 +16,14 @@ const COPY: &str = "INSERT IGNORE INTO relay_parked (source, id, seq, destinatio
       payload, headers, tracingspancontext, created_at, state, attempts, last_error) \
     SELECT ?, id, seq, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext, created_at, \
       ?, ?, ? FROM outbox WHERE seq = ? AND id = ?";
+
+/// Locks the epoch, so that another relay takes over either before, and nothing is parked here, or after, and finds the rows
+/// parked. Asked last, so that whoever renews the lease waits for one COMMIT and not for locks of rows.
+const FENCE: &str = "SELECT epoch FROM relay_source WHERE source = ? AND epoch = ? LOCK IN SHARE MODE";
+
+/// A relay that is stopped in the middle must not keep its locks: the server ends a silent session soon.
+const BEGIN: [&str; 2] = ["SET SESSION wait_timeout = 10", "START TRANSACTION"];
+const COMMIT: [&str; 2] = ["COMMIT", "SET SESSION wait_timeout = DEFAULT"];
 
 const HELD: &str = "SELECT DISTINCT aggregatetype, aggregateid FROM relay_parked \
     WHERE source = ? AND aggregateid IS NOT NULL AND state <> 'skipped' LIMIT ?";
@@ -38,11 +47,13 @@ impl Writer for MySqlWriter {
     }
 
     /// A transaction that is cut off at the end of the connection rolls back; this writer is not used again after an error.
-    async fn park(&mut self, rows: &[Park]) -> Result<(), SourceError> {
+    async fn park(&mut self, epoch: Epoch, rows: &[Park]) -> Result<(), SourceError> {
         let at = At { name: &self.name };
         let session = &mut self.connection;
         let parked = async {
-            session.execute("START TRANSACTION").await?;
+            for statement in BEGIN {
+                session.execute(statement).await?;
+            }
             for park in rows {
                 let copy = sqlx::query(COPY).bind(&self.name).bind(park.state.as_str()).bind(park.attempts);
                 let copy = copy.bind(&park.reason).bind(park.row.seq).bind(park.row.id);
@@ -50,10 +61,21 @@ impl Writer for MySqlWriter {
             }
             let rows = rows.iter().map(|park| park.row).collect();
             session.execute(sqlx::raw_sql(AssertSqlSafe(delete(rows)))).await?;
-            session.execute("COMMIT").await?;
-            Ok(())
+            let fence = sqlx::query(FENCE).bind(&self.name).bind(epoch.0);
+            if fence.fetch_optional(&mut *session).await?.is_none() {
+                session.execute("ROLLBACK").await?;
+                return Ok(false);
+            }
+            for statement in COMMIT {
+                session.execute(statement).await?;
+            }
+            Ok(true)
         };
-        at.bounded("parking rows", parked).await
+        let doing = "parking rows";
+        if at.bounded(doing, parked).await? {
+            return Ok(());
+        }
+        Err(lease::fenced(&self.name, &mut self.connection, doing, epoch).await)
     }
 
     async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError> {

@@ -2,13 +2,16 @@
 
 use async_trait::async_trait;
 use futures::{Stream, TryStreamExt};
-use sqlx::{Executor, PgConnection, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
-    PostgresSource, session,
+    PostgresSource, lease, session,
     snapshot::{Snapshot, Window, list},
 };
-use crate::source::{At, Claim, ReadRow, Reader, SourceError, Want, decode::Columns};
+use crate::{
+    lease::Epoch,
+    source::{At, ReadRow, Reader, SourceError, Want, decode::Columns},
+};
 
 macro_rules! columns {
     () => {
@@ -25,9 +28,11 @@ macro_rules! now {
 }
 
 /// A row that is visible and whose xid is in the future was not written here: a dump, a copy, a logical subscription. It
-/// gets an xid of this server, and so its place in a window. Normally there are none.
-const ADOPT: &str =
-    "UPDATE outbox SET xid = pg_current_xact_id() WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())";
+/// gets an xid of this server, and so its place in a window. Normally there are none. The epoch is locked before the rows.
+const ADOPT: &str = "WITH fence AS MATERIALIZED (SELECT 1 FROM relay_source WHERE source = $1 AND epoch = $2 FOR SHARE), \
+    adopted AS (UPDATE outbox SET xid = pg_current_xact_id() \
+      WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND EXISTS (SELECT FROM fence) RETURNING 1) \
+    SELECT EXISTS (SELECT FROM fence), (SELECT count(*) FROM adopted)";
 
 const SNAPSHOT: &str = concat!("SELECT ", now!());
 
@@ -80,18 +85,10 @@ struct Walk {
 }
 
 impl WindowReader {
-    pub(super) async fn open(source: &PostgresSource) -> Result<(Claim, Self), SourceError> {
-        let (mut connection, claim) = session::reader(source).await?;
-        let adopted = source.at().bounded("adopting foreign rows", connection.execute(ADOPT)).await?;
-        if adopted.rows_affected() > 0 {
-            tracing::warn!(
-                source = source.name,
-                rows = adopted.rows_affected(),
-                "adopted rows of another server"
-            );
-        }
+    pub(super) async fn open(source: &PostgresSource) -> Result<Self, SourceError> {
+        let connection = session::reader(source).await?;
         let (name, place) = (source.name.clone(), source.place());
-        Ok((claim, Self { name, place, connection, seen: Snapshot::nothing(), home: None, walk: None }))
+        Ok(Self { name, place, connection, seen: Snapshot::nothing(), home: None, walk: None })
     }
 
     /// Refuses what cannot be read from; says whether `seen` still means something there.
@@ -166,6 +163,16 @@ impl WindowReader {
 
 #[async_trait]
 impl Reader for WindowReader {
+    async fn adopt(&mut self, epoch: Epoch) -> Result<u64, SourceError> {
+        let doing = "adopting foreign rows";
+        let adopt = sqlx::query_as(ADOPT).bind(&self.name).bind(epoch.0).fetch_one(&mut self.connection);
+        let (newest, rows): (bool, i64) = At { name: &self.name }.bounded(doing, adopt).await?;
+        if !newest {
+            return Err(lease::fenced(&self.name, &mut self.connection, doing, epoch).await);
+        }
+        Ok(rows.unsigned_abs())
+    }
+
     async fn read(&mut self, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
         let walk = match self.walk.take() {
             Some(walk) => walk,

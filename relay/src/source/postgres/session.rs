@@ -3,9 +3,9 @@
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
 
 use super::PostgresSource;
-use crate::source::{Claim, SourceError};
+use crate::source::SourceError;
 
-/// What every session of the relay sets. A dead relay's backend must not keep its claim for hours: the server gives up on a
+/// What every session of the relay sets. A dead relay's backend must not keep its locks for hours: the server gives up on a
 /// silent peer after about ten seconds.
 const SETTINGS: &str = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
     SET tcp_user_timeout = 10000; SET default_transaction_isolation = 'read committed'; \
@@ -15,15 +15,24 @@ const SETTINGS: &str = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval
 const READER_SETTINGS: &str = "SET enable_seqscan = off";
 
 /// Losing an acknowledged DELETE to a crash of the server causes a duplicate, never a loss.
-const WRITER_SETTINGS: &str = "SET synchronous_commit = off";
+///
+/// Parking holds the epoch while it waits for the rows, and with it whoever renews the lease: so it does not wait for long.
+const WRITER_SETTINGS: &str = "SET synchronous_commit = off; SET lock_timeout = 5000";
 
-/// Opens a session for reading and claims the outbox.
-pub(super) async fn reader(source: &PostgresSource) -> Result<(PgConnection, Claim), SourceError> {
+/// An epoch that was given out must not be given out again after a crash of the server.
+const LEASE_SETTINGS: &str = "SET synchronous_commit = on; SET statement_timeout = 10000";
+
+/// Opens a session for reading.
+pub(super) async fn reader(source: &PostgresSource) -> Result<PgConnection, SourceError> {
     let mut session = connect(source, READER_SETTINGS).await?;
     refuse_a_replica(source, &mut session).await?;
     refuse_a_pooler(source, &mut session).await?;
-    let claim = claim(source, &mut session).await?;
-    Ok((session, claim))
+    Ok(session)
+}
+
+/// Opens a session for the lease.
+pub(super) async fn leases(source: &PostgresSource) -> Result<PgConnection, SourceError> {
+    connect(source, LEASE_SETTINGS).await
 }
 
 /// Opens a session for deleting and parking.
@@ -79,22 +88,4 @@ async fn refuse_a_pooler(source: &PostgresSource, session: &mut PgConnection) ->
         return Err(SourceError::Pooler { source_name: source.name.clone(), place: source.place() });
     }
     Ok(())
-}
-
-/// Takes the outbox for this process. The lock belongs to the session, so it ends with it; the epoch tells whether somebody
-/// else had it in between.
-async fn claim(source: &PostgresSource, session: &mut PgConnection) -> Result<Claim, SourceError> {
-    let at = source.at();
-    let lock =
-        "SELECT pg_try_advisory_lock(hashtextextended('barid-relay', 'outbox'::regclass::oid::bigint))";
-    if !at.bounded("claiming the outbox", sqlx::query_scalar(lock).fetch_one(&mut *session)).await? {
-        return Err(SourceError::Busy { source_name: source.name.clone() });
-    }
-    let enter = sqlx::query_scalar(
-        "INSERT INTO relay_source AS s (source, epoch, owner) VALUES ($1, 1, $2) ON CONFLICT (source) DO UPDATE \
-         SET epoch = s.epoch + CASE WHEN s.owner = excluded.owner THEN 0 ELSE 1 END, owner = excluded.owner, updated_at = now() \
-         RETURNING s.epoch",
-    );
-    let enter = enter.bind(&source.name).bind(&source.owner).fetch_one(session);
-    Ok(Claim { epoch: at.bounded("entering the claim", enter).await? })
 }

@@ -1,6 +1,6 @@
 //! The cursor: rows after the last one, when somebody has committed.
 
-use std::{fs::File, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::{Row, Sqlite, pool::PoolConnection, sqlite::SqliteRow};
@@ -18,13 +18,11 @@ pub(super) struct CursorReader {
     after: i64,
     /// The version of the file at the last read that found nothing more.
     version: Option<i64>,
-    /// Held, not used: the claim ends with the reader.
-    _lock: File,
 }
 
 impl CursorReader {
-    pub(super) fn new(name: Arc<str>, lock: File, connection: PoolConnection<Sqlite>) -> Self {
-        Self { name, connection, after: i64::MIN, version: None, _lock: lock }
+    pub(super) fn new(name: Arc<str>, connection: PoolConnection<Sqlite>) -> Self {
+        Self { name, connection, after: i64::MIN, version: None }
     }
 }
 

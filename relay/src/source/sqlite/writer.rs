@@ -4,9 +4,10 @@ use async_trait::async_trait;
 use barid::store::held::{CommitError, HeldTransaction};
 use sqlx::Sqlite;
 
-use super::SqliteSource;
+use super::{SqliteSource, lease};
 use crate::{
     lane::{Park, RowId},
+    lease::Epoch,
     source::{SourceError, Writer, held_keys_asked},
 };
 
@@ -46,9 +47,13 @@ impl Writer for SqliteWriter {
         self.source.at().bounded("deleting confirmed rows", deleted).await
     }
 
-    async fn park(&mut self, rows: &[Park]) -> Result<(), SourceError> {
+    async fn park(&mut self, epoch: Epoch, rows: &[Park]) -> Result<(), SourceError> {
         let parked = async {
             let mut transaction = HeldTransaction::begin_immediate(&self.source.pool).await?;
+            if !lease::is_newest(&self.source, &mut transaction, epoch).await? {
+                transaction.rollback().await?;
+                return Ok(false);
+            }
             for park in rows {
                 let copy =
                     sqlx::query(COPY).bind(&*self.source.name).bind(park.state.as_str()).bind(park.attempts);
@@ -57,9 +62,14 @@ impl Writer for SqliteWriter {
                 let delete = sqlx::query(DELETE).bind(park.row.seq).bind(park.row.id);
                 delete.execute(transaction.connection()).await?;
             }
-            commit(transaction).await
+            commit(transaction).await?;
+            Ok(true)
         };
-        self.source.at().bounded("parking rows", parked).await
+        let doing = "parking rows";
+        if self.source.at().bounded(doing, parked).await? {
+            return Ok(());
+        }
+        Err(lease::fenced(&self.source, doing, epoch).await)
     }
 
     async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError> {
@@ -73,7 +83,7 @@ impl Writer for SqliteWriter {
 }
 
 /// Both kinds of failure mean the same here: do it again.
-async fn commit(transaction: HeldTransaction<Sqlite>) -> Result<(), sqlx::Error> {
+pub(super) async fn commit(transaction: HeldTransaction<Sqlite>) -> Result<(), sqlx::Error> {
     transaction.commit().await.map_err(|error| match error {
         CommitError::NotCommitted(cause) | CommitError::Unknown(cause) => cause,
         other => sqlx::Error::Protocol(other.to_string()),

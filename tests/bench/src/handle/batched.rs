@@ -215,7 +215,6 @@ async fn conditions<DB: Subject>(
     report.condition("batches_in_flight", workers(options, Side::Gathered, batch));
     report.condition("rounds", options.rounds);
     report.condition("messages", options.messages);
-    report.condition("version", env!("CARGO_PKG_VERSION"));
     Ok(())
 }
 
