@@ -49,8 +49,9 @@ async fn connect(source: &PostgresSource, settings: &str) -> Result<PgConnection
 }
 
 async fn refuse_a_replica(source: &PostgresSource, session: &mut PgConnection) -> Result<(), SourceError> {
-    let asked = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(session);
-    if source.at().bounded("asking whether this is a replica", asked).await? {
+    // As text, like everything before a pooler is ruled out: prepared statements fail behind one for reasons that name nothing.
+    let asked = session.fetch_one(sqlx::raw_sql("SELECT pg_is_in_recovery()"));
+    if source.at().bounded("asking whether this is a replica", asked).await?.get(0) {
         return Err(SourceError::Replica { source_name: source.name.clone(), place: source.place() });
     }
     Ok(())
@@ -63,23 +64,24 @@ async fn refuse_a_pooler(source: &PostgresSource, session: &mut PgConnection) ->
     let mark = uuid::Uuid::now_v7().to_string();
     let first: i32 = at
         .bounded("marking the session", async {
-            let marked = sqlx::query("SELECT pg_backend_pid(), set_config('barid.session', $1, false)");
-            marked.bind(&mark).fetch_one(&mut *session).await?.try_get(0)
+            // A UUID and nothing else goes into the text.
+            let marking = format!("SELECT pg_backend_pid(), set_config('barid.session', '{mark}', false)");
+            session.fetch_one(sqlx::raw_sql(sqlx::AssertSqlSafe(marking))).await?.try_get(0)
         })
         .await?;
     let mut other = at.bounded("connecting", source.options.connect()).await?;
     let shared = async {
-        other.execute("BEGIN").await?;
+        other.execute(sqlx::raw_sql("BEGIN")).await?;
         let seen = "SELECT pg_backend_pid(), coalesce(current_setting('barid.session', true), '')";
-        let row = sqlx::query(seen).fetch_one(&mut other).await?;
+        let row = other.fetch_one(sqlx::raw_sql(seen)).await?;
         let (pid, found): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
         let mut shared = pid == first || found == mark;
         if !shared {
             // While the other session holds its backend, this one must still be on its own.
-            let own: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *session).await?;
-            shared = own != first;
+            let own = session.fetch_one(sqlx::raw_sql("SELECT pg_backend_pid()")).await?;
+            shared = own.try_get::<i32, _>(0)? != first;
         }
-        other.execute("ROLLBACK").await?;
+        other.execute(sqlx::raw_sql("ROLLBACK")).await?;
         Ok(shared)
     };
     let shared = at.bounded("looking for a pooler", shared).await?;
