@@ -19,7 +19,7 @@ use crate::{
     lane::{Order, Poison, Window},
     lease::default_instance,
     relay::Settings,
-    source::open::Options,
+    source::{identifier::Identifier, open::Options},
 };
 
 mod check;
@@ -64,14 +64,18 @@ pub struct SourceConfig {
     /// Shortest pause after a read that found nothing; grows to an eighth of the time in which nothing came. Default: 1.
     #[serde(default = "poll_min_ms")]
     pub poll_min_ms: u64,
-    /// Longest pause between reads: how late a row may be noticed after a long silence when no doorbell is rung. Default: 1,250.
+    /// Longest pause between reads: how late a row may be noticed after a long silence when no doorbell is rung. Default: 1,500.
     #[serde(default = "idle_poll_ms")]
     pub idle_poll_ms: u64,
     /// Where to listen for the doorbells of programs on this machine: `unix:/run/barid/orders.sock`, or `udp:127.0.0.1:7117`.
     #[serde(default, deserialize_with = "address")]
     pub doorbell: Option<Address>,
     /// PostgreSQL: the channel on which programs that ring no doorbell notify after their commits.
-    pub listen: Option<String>,
+    #[serde(default, deserialize_with = "identifier")]
+    pub listen: Option<Identifier>,
+    /// PostgreSQL: a table of somebody else instead of `outbox`, with the same columns except `xid`.
+    #[serde(default, deserialize_with = "identifier")]
+    pub table: Option<Identifier>,
 }
 
 /// What a sink publishes to.
@@ -174,7 +178,7 @@ impl SourceConfig {
     /// How to read.
     #[must_use]
     pub fn options(&self) -> Options {
-        Options { listen: self.listen.clone() }
+        Options { listen: self.listen.clone(), table: self.table.clone() }
     }
 }
 
@@ -241,6 +245,10 @@ fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D:
 }
 
 fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Address>, D::Error> {
+    String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn identifier<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Identifier>, D::Error> {
     String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
 

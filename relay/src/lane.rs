@@ -195,6 +195,13 @@ impl Lanes {
         Pushed::New
     }
 
+    /// Takes a row that appeared too late for its order: it is parked, and its key is held.
+    pub fn push_late(&mut self, id: RowId, key: Option<(&str, &str)>, reason: String) -> Pushed {
+        let pushed = self.push_refused(id, key, reason);
+        self.stats.late += u64::from(pushed != Pushed::Known);
+        pushed
+    }
+
     /// The next row for a sink, if its window has room. It stays ready until [`Lanes::started`].
     pub fn ready(&mut self, sink: usize) -> Option<(Token, &OutgoingRow)> {
         let lane = &mut self.sinks[sink];

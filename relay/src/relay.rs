@@ -293,6 +293,11 @@ impl Session<'_> {
                         self.lanes.push_refused(RowId::of(&row), key, reason);
                     }
                 },
+                ReadRow::Late { id, key, reason } => {
+                    let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
+                    self.complaints.parking("source", &reason, Instant::now());
+                    self.lanes.push_late(id, key, reason);
+                }
                 ReadRow::Malformed { id, key, reason } => {
                     let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
                     self.complaints.parking("routes", &reason, Instant::now());

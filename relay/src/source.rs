@@ -22,6 +22,7 @@ mod bound;
 pub mod decode;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod holder;
+pub mod identifier;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod open;
@@ -42,6 +43,15 @@ pub enum ReadRow {
         /// Its ordering key, if it has one.
         key: Option<(String, String)>,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// It appeared where nothing could appear any more: it is parked with the reason, because later rows of its key may have left.
+    Late {
+        /// Which row.
+        id: RowId,
+        /// Its ordering key, if it has one.
+        key: Option<(String, String)>,
+        /// Where it appeared.
         reason: String,
     },
 }

@@ -226,22 +226,21 @@ async fn a_source_that_fails_leaves_the_others_at_work_and_is_named_at_the_end()
     let log = fs::File::create(stage.file("log")).unwrap();
     let mut relay = stage.command(&["run"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     let began = Instant::now();
-    let mut until = async |what: &str, holds: &mut dyn AsyncFnMut() -> bool| {
-        while !holds().await {
-            assert!(began.elapsed() < Duration::from_secs(60), "{what}");
-            assert!(relay.try_wait().unwrap().is_none(), "it has ended: {what}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let mut goes_on = async |what: &str| {
+        assert!(began.elapsed() < Duration::from_secs(60), "not in time: {what}");
+        assert!(relay.try_wait().unwrap().is_none(), "it has ended: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     };
     let said = || fs::read_to_string(stage.file("log")).unwrap();
-    until("the failure is logged", &mut async || said().contains("this source has ended")).await;
+    while !said().contains("this source has ended") {
+        goes_on("the failure is logged").await;
+    }
     let row = "INSERT INTO outbox (id, destination, aggregatetype, type) VALUES (?, 'queue:a', 'o', 'm')";
     sqlx::query(row).bind(uuid::Uuid::now_v7()).execute(&pool).await.unwrap();
     let left = "SELECT count(*) FROM outbox";
-    until("the other goes on", &mut async || {
-        sqlx::query_scalar::<_, i64>(left).fetch_one(&pool).await.unwrap() == 0
-    })
-    .await;
+    while sqlx::query_scalar::<_, i64>(left).fetch_one(&pool).await.unwrap() > 0 {
+        goes_on("the other source is worked on").await;
+    }
     assert!(Command::new("kill").arg(relay.id().to_string()).status().unwrap().success());
     let code = relay.wait().unwrap().code().unwrap_or(-1);
     check(

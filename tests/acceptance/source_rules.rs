@@ -168,8 +168,7 @@ async fn a_server_that_only_reads_is_waited_out() {
         // As a fail-over does: every session begins anew.
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
             WHERE datname = current_database() AND application_name = 'barid-relay'";
-        let ended = admin.execute(end).await.unwrap().rows_affected();
-        assert!(ended > 0);
+        admin.execute(end).await.unwrap();
         if read_only == "on" {
             let row = "INSERT INTO outbox (id, destination, aggregatetype, aggregateid, type, payload) \
                 VALUES (gen_random_uuid(), 'topic:t', 'a', '1', 'm', '2')";

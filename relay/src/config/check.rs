@@ -42,14 +42,6 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
         if config.source.values().filter(shared).count() > 1 {
             say(&section, format!("doorbell in [source.{name}] is another source's too: give each its own"));
         }
-        if source.listen.as_ref().is_some_and(|channel| !is_identifier(channel)) {
-            say(
-                &section,
-                format!(
-                    "listen in [source.{name}] must be a plain name: a-z, 0-9 and _, at most 63 characters"
-                ),
-            );
-        }
     }
     for (name, sink) in &config.sink {
         check_sink(name, sink, &mut say);
@@ -111,14 +103,6 @@ fn check_sink(name: &str, sink: &SinkConfig, say: &mut impl FnMut(&[&str], Strin
     if window.rows_max == 0 || window.bytes_max == 0 || sink.channels == Some(0) {
         say(&section, format!("bounds in [sink.{name}] must be at least 1"));
     }
-}
-
-/// A name that every database takes without quotes, and that nothing can be smuggled in with.
-fn is_identifier(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    let first = bytes.next().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    first && name.len() <= 63 && bytes.all(rest)
 }
 
 fn one_of(section: &[&str; 2], keys: [(&str, bool); 2], say: &mut impl FnMut(&[&str], String)) {

@@ -22,6 +22,7 @@ pub(super) const SOURCE: &[Key] = &[
     ("idle_poll_ms", Kind::Whole),
     ("doorbell", Kind::Text),
     ("listen", Kind::Text),
+    ("table", Kind::Text),
 ];
 
 pub(super) const SINK: &[Key] = &[

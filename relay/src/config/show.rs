@@ -55,7 +55,10 @@ impl SourceConfig {
             writeln!(f, "doorbell = \"{doorbell}\"")?;
         }
         if let Some(channel) = &self.listen {
-            writeln!(f, "listen = {channel:?}")?;
+            writeln!(f, "listen = \"{channel}\"")?;
+        }
+        if let Some(table) = &self.table {
+            writeln!(f, "table = \"{table}\"")?;
         }
         Ok(())
     }

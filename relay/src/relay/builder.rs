@@ -25,7 +25,7 @@ pub struct Settings {
     /// Shortest pause after a read that found nothing; grows to an eighth of the time in which nothing came. Default: 1 ms.
     pub poll_min: Duration,
     /// Longest pause between reads: how late a row may be noticed after a long silence when no doorbell is rung. Default:
-    /// 1.25 s, which leaves room for the renewals of the lease within one query a second.
+    /// 1.5 s, which leaves room for the renewals of the lease within one query a second.
     pub idle_poll: Duration,
     /// Rows that one DELETE takes. Default: 1,000.
     pub delete_rows_max: usize,
@@ -50,7 +50,7 @@ impl Default for Settings {
             buffer_bytes_max: 64 * 1024 * 1024,
             batch_rows: 1_000,
             poll_min: Duration::from_millis(1),
-            idle_poll: Duration::from_millis(1_250),
+            idle_poll: Duration::from_millis(1_500),
             delete_rows_max: 1_000,
             delete_wait: Duration::from_millis(5),
             retry_min: Duration::from_millis(10),

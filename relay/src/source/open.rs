@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use barid::store::AnyPool;
 
-use super::{Source, SourceError};
+use super::{Source, SourceError, identifier::Identifier};
 
 /// How to read, beyond the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// PostgreSQL: the channel on which programs without a doorbell notify.
-    pub listen: Option<String>,
+    pub listen: Option<Identifier>,
+    /// PostgreSQL: a table of somebody else instead of `outbox`; see [`PostgresSource::table`](super::postgres::PostgresSource::table).
+    pub table: Option<Identifier>,
 }
 
 /// The outbox of the database that `pool` is open on, under the name `name`.
@@ -34,16 +36,23 @@ pub fn source(name: &str, pool: &AnyPool) -> Arc<dyn Source> {
 /// # Errors
 /// When the database cannot do what they ask for.
 pub fn source_with(name: &str, pool: &AnyPool, options: &Options) -> Result<Arc<dyn Source>, SourceError> {
-    match (pool, &options.listen) {
+    match pool {
         #[cfg(feature = "postgres")]
-        (AnyPool::Postgres(pool), Some(channel)) => {
-            Ok(Arc::new(super::postgres::PostgresSource::new(name, pool).listen_to(channel)))
+        AnyPool::Postgres(pool) => {
+            let mut source = super::postgres::PostgresSource::new(name, pool);
+            if let Some(channel) = &options.listen {
+                source = source.listen_to(channel.as_str());
+            }
+            if let Some(table) = &options.table {
+                source = source.table(table.clone());
+            }
+            Ok(Arc::new(source))
         }
-        (_, Some(_)) => Err(SourceError::Unsuitable {
+        _ if *options != Options::default() => Err(SourceError::Unsuitable {
             source_name: name.to_owned(),
-            cause: "only PostgreSQL has notifications to listen to".to_owned(),
-            remedy: "remove listen, and ring a doorbell or poll",
+            cause: "listen and table are for PostgreSQL only".to_owned(),
+            remedy: "remove them; ring a doorbell, or poll",
         }),
-        (_, None) => Ok(source(name, pool)),
+        _ => Ok(source(name, pool)),
     }
 }

@@ -10,10 +10,23 @@
 
 use async_trait::async_trait;
 use barid::Doorbell;
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{
+    PgPool, Row,
+    postgres::{PgConnectOptions, PgRow},
+};
 
-use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
+use super::{
+    At, Candidate, Leases, Reader, Source, SourceError, Writer, decode::Columns, identifier::Identifier,
+};
 
+/// Of every table that is read here, foreign ones included.
+macro_rules! columns {
+    () => {
+        "seq, id, destination, aggregatetype, aggregateid, type, payload, headers::text, tracingspancontext"
+    };
+}
+
+mod head;
 mod lease;
 mod listen;
 mod reader;
@@ -27,6 +40,8 @@ pub struct PostgresSource {
     name: String,
     options: PgConnectOptions,
     channel: Option<String>,
+    table: Option<Identifier>,
+    late_look: std::time::Duration,
 }
 
 impl PostgresSource {
@@ -35,7 +50,24 @@ impl PostgresSource {
     #[must_use]
     pub fn new(name: impl Into<String>, pool: &PgPool) -> Self {
         let options = (*pool.connect_options()).clone().application_name("barid-relay");
-        Self { name: name.into(), options, channel: None }
+        let late_look = head::LATE_LOOK;
+        Self { name: name.into(), options, channel: None, table: None, late_look }
+    }
+
+    /// Reads this table instead of `outbox`. It has the same columns, `xid` excepted: what belongs to a transaction is told by
+    /// positions, so `seq` must have a sequence without a cache.
+    #[must_use]
+    pub fn table(mut self, table: Identifier) -> Self {
+        self.table = Some(table);
+        self
+    }
+
+    /// Of [`PostgresSource::table`]: how often rows are looked for that appeared where nothing can appear any more. Default: 5
+    /// minutes.
+    #[must_use]
+    pub fn late_look(mut self, every: std::time::Duration) -> Self {
+        self.late_look = every;
+        self
     }
 
     /// Looks at the outbox at once when somebody notifies `channel`, on one more connection.
@@ -61,12 +93,19 @@ impl Source for PostgresSource {
         &self.name
     }
 
+    fn needs_known(&self) -> bool {
+        self.table.is_some()
+    }
+
     async fn leases(&self, by: &Candidate) -> Result<Box<dyn Leases>, SourceError> {
         Ok(Box::new(lease::PostgresLeases::open(self, by).await?))
     }
 
     async fn reader(&self) -> Result<Box<dyn Reader>, SourceError> {
-        Ok(Box::new(reader::WindowReader::open(self).await?))
+        Ok(match &self.table {
+            None => Box::new(reader::WindowReader::open(self).await?),
+            Some(table) => Box::new(head::HeadReader::open(self, table.as_str()).await?),
+        })
     }
 
     async fn writer(&self) -> Result<Box<dyn Writer>, SourceError> {
@@ -79,4 +118,19 @@ impl Source for PostgresSource {
             None => std::future::pending().await,
         }
     }
+}
+
+/// The columns of [`columns!`], the first of which is at `from`.
+fn decode(row: &PgRow, from: usize) -> Result<Columns, sqlx::Error> {
+    Ok(Columns {
+        seq: row.try_get(from)?,
+        id: row.try_get(from + 1)?,
+        destination: row.try_get(from + 2)?,
+        aggregatetype: row.try_get(from + 3)?,
+        aggregateid: row.try_get(from + 4)?,
+        name: row.try_get(from + 5)?,
+        payload: row.try_get(from + 6)?,
+        headers: row.try_get(from + 7)?,
+        tracingspancontext: row.try_get(from + 8)?,
+    })
 }

@@ -35,7 +35,9 @@ async fn read(reader: &mut dyn Reader, known: &[i64]) -> Vec<i64> {
     rows.iter()
         .map(|row| match row {
             ReadRow::Row(row) => row.seq,
-            ReadRow::Malformed { id, reason, .. } => panic!("{id:?}: {reason}"),
+            ReadRow::Malformed { id, reason, .. } | ReadRow::Late { id, reason, .. } => {
+                panic!("{id:?}: {reason}")
+            }
         })
         .collect()
 }

@@ -5,19 +5,13 @@ use futures::{Stream, TryStreamExt};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
-    PostgresSource, lease, session,
+    PostgresSource, decode, lease, session,
     snapshot::{Snapshot, Window, list},
 };
 use crate::{
     lease::Epoch,
-    source::{At, ReadRow, Reader, SourceError, Want, decode::Columns},
+    source::{At, ReadRow, Reader, SourceError, Want},
 };
-
-macro_rules! columns {
-    () => {
-        "seq, id, destination, aggregatetype, aggregateid, type, payload, headers::text, tracingspancontext"
-    };
-}
 
 /// Where the session is, and what has ended by now.
 macro_rules! now {
@@ -197,7 +191,8 @@ async fn collect(
 ) -> Result<Page, sqlx::Error> {
     let (mut rows, mut bytes, mut last) = (Vec::new(), 0, after);
     while let Some(row) = stream.try_next().await? {
-        let columns = columns(&row)?;
+        // After the three columns of `now!`.
+        let columns = decode(&row, 3)?;
         bytes += columns.payload.as_ref().map_or(0, Vec::len);
         last = columns.seq;
         rows.push(columns.parse());
@@ -213,19 +208,4 @@ fn here(row: &PgRow) -> Result<(Snapshot, Home), sqlx::Error> {
     let snapshot: String = row.try_get(0)?;
     let snapshot = snapshot.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     Ok((snapshot, Home { backend: row.try_get(1)?, timeline: row.try_get(2)? }))
-}
-
-/// After the three columns of [`now!`].
-fn columns(row: &PgRow) -> Result<Columns, sqlx::Error> {
-    Ok(Columns {
-        seq: row.try_get(3)?,
-        id: row.try_get(4)?,
-        destination: row.try_get(5)?,
-        aggregatetype: row.try_get(6)?,
-        aggregateid: row.try_get(7)?,
-        name: row.try_get(8)?,
-        payload: row.try_get(9)?,
-        headers: row.try_get(10)?,
-        tracingspancontext: row.try_get(11)?,
-    })
 }

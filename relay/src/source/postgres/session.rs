@@ -3,7 +3,7 @@
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
 
 use super::PostgresSource;
-use crate::source::SourceError;
+use crate::source::{SourceError, identifier::Identifier};
 
 /// What every session of the relay sets. A dead relay's backend must not keep its locks for hours: the server gives up on a
 /// silent peer after about ten seconds.
@@ -32,7 +32,12 @@ pub(super) async fn reader(source: &PostgresSource) -> Result<PgConnection, Sour
 
 /// Opens a session for the lease.
 pub(super) async fn leases(source: &PostgresSource) -> Result<PgConnection, SourceError> {
-    connect(source, LEASE_SETTINGS).await
+    let mut session = connect(source, LEASE_SETTINGS).await?;
+    // Here already: on a replica the lease fails like on any server that only reads for a while, and behind a pooler for reasons
+    // that name nothing; both would be waited for.
+    refuse_a_replica(source, &mut session).await?;
+    refuse_a_pooler(source, &mut session).await?;
+    Ok(session)
 }
 
 /// Opens a session for deleting and parking.
@@ -45,7 +50,19 @@ async fn connect(source: &PostgresSource, settings: &str) -> Result<PgConnection
     let mut session = at.bounded("connecting", source.options.connect()).await?;
     let text = sqlx::AssertSqlSafe(format!("{SETTINGS}{settings}"));
     at.bounded("opening a session", session.execute(sqlx::raw_sql(text))).await?;
+    if let Some(table) = &source.table {
+        at.bounded("opening the table", session.execute(sqlx::raw_sql(see_as_outbox(table)))).await?;
+    }
     Ok(session)
+}
+
+/// For this session the foreign table is the outbox, to be read, deleted from and inserted into: a temporary view comes first in
+/// every search path. Only an identifier goes into the text.
+fn see_as_outbox(table: &Identifier) -> sqlx::AssertSqlSafe<String> {
+    sqlx::AssertSqlSafe(format!(
+        "CREATE TEMPORARY VIEW outbox AS SELECT seq, id, created_at, destination, aggregatetype, aggregateid, type, payload, \
+         headers, tracingspancontext FROM \"{table}\""
+    ))
 }
 
 async fn refuse_a_replica(source: &PostgresSource, session: &mut PgConnection) -> Result<(), SourceError> {
