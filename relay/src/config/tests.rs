@@ -183,7 +183,13 @@ fn nothing_secret_is_shown() {
 
 #[test]
 fn what_is_shown_has_every_key() {
-    let shown = with(GOOD, &[("BARID_RELAY__SINK__RABBIT__CHANNELS", "2")]).unwrap().to_string();
+    let variables = [
+        ("BARID_RELAY__SINK__RABBIT__CHANNELS", "2"),
+        ("BARID_RELAY__SOURCE__MAIN__DOORBELL", "udp:127.0.0.1:7117"),
+        ("BARID_RELAY__SOURCE__MAIN__LISTEN", "outbox"),
+        ("BARID_RELAY__SOURCE__MAIN__TABLE", "legacy"),
+    ];
+    let shown = with(GOOD, &variables).unwrap().to_string();
     for section in keys::SECTIONS {
         for (key, _) in keys::of(section).iter().filter(|(key, _)| *key != "url_file") {
             assert!(shown.contains(key), "{key} is not in\n{shown}");
