@@ -44,7 +44,7 @@ impl Sender {
         source: impl Into<String>,
     ) -> Result<Self, TransportError> {
         let publisher = transport.publisher().await?;
-        let (jobs, queue) = mpsc::channel(limits::WINDOW_ROWS_MAX);
+        let (jobs, queue) = mpsc::channel(limits::WINDOW_ROWS);
         let task = AbortOnDropHandle::new(tokio::spawn(run(publisher, queue)));
         Ok(Self { desk: Desk::new(source.into()), jobs, task: Arc::new(task) })
     }

@@ -130,6 +130,11 @@ pub trait Publisher: Send {
     /// nothing is in flight. Cancel safe: an outcome that was not returned is returned by the next call.
     async fn settled(&mut self) -> Vec<(Token, Outcome)>;
 
+    /// Gives up every row that has not settled: what can still be held back is not sent, and each settles soon, as unknown or
+    /// transient. For a caller that may not publish any longer, such as a relay whose lease is over. Rows that are submitted
+    /// later are published as ever. The default gives up nothing: it is for publishers that hold nothing back.
+    fn give_up(&mut self) {}
+
     /// Stops taking rows, waits a bounded time for those in flight, and returns one outcome for each of them.
     async fn close(self: Box<Self>) -> Vec<(Token, Outcome)>;
 }
@@ -229,6 +234,12 @@ pub trait Transport: Send + Sync + 'static {
     /// What this transport keeps beyond the common contract.
     fn promises(&self) -> Promises;
 
+    /// Whether its publishers commit rows in batches, each as a whole: after a negative outcome no later row that was in flight
+    /// with it arrives. Rows of a key can be in flight together then without a risk to their order.
+    fn publishes_atomically(&self) -> bool {
+        false
+    }
+
     /// Makes the inbox's queue and its bindings when they do not exist. May be called by several processes at once, and
     /// again at every start.
     ///
@@ -262,6 +273,26 @@ pub trait Transport: Send + Sync + 'static {
             cause: "this transport cannot end subscriptions".to_owned(),
             remedy: "keep them in a store: Subscriptions::centralised(..)".to_owned(),
         })
+    }
+
+    /// Which of these destinations do not exist, each with what to do about it. Changes nothing. None, the default, on a
+    /// transport where a destination need not be made.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    async fn missing(&self, destinations: &[Destination]) -> Result<Vec<String>, TransportError> {
+        let _ = destinations; // for those who can tell
+        Ok(Vec::new())
+    }
+
+    /// Makes these destinations where they do not exist: queues that nobody reads yet, topics without a subscriber. May be
+    /// called by several processes at once, and again at every start. The default makes nothing, as nothing need be made.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    async fn make(&self, destinations: &[Destination]) -> Result<(), TransportError> {
+        let _ = destinations; // for those who must
+        Ok(())
     }
 
     /// A publisher of its own.
@@ -332,6 +363,12 @@ pub enum TransportError {
         call: &'static str,
         /// The bound.
         after: Duration,
+    },
+    /// Destinations that are published to do not exist. Make them: nothing is published before.
+    #[error("{}", what.join("; "))]
+    Missing {
+        /// Each of them, and what to do.
+        what: Vec<String>,
     },
     /// The address, a setting or the topology does not fit. Trying again cannot help.
     #[error("{what}: {cause}; {remedy}")]

@@ -8,15 +8,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use barid::{
-    doorbell::Address,
-    limits::{WINDOW_BYTES_MAX, WINDOW_ROWS_MAX},
-};
+use barid::doorbell::Address;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
-    lane::{Order, Poison, Window},
+    lane::{Order, Poison},
     lease::default_instance,
     relay::Settings,
     source::{identifier::Identifier, open::Options},
@@ -26,10 +23,14 @@ mod check;
 mod keys;
 mod read;
 mod show;
+mod sink;
 #[cfg(test)]
 mod tests;
 
-pub use self::read::{ConfigError, read};
+pub use self::{
+    read::{ConfigError, read},
+    sink::{Security, SinkConfig, SinkKind},
+};
 
 /// Everything that a relay process is told.
 #[derive(Clone, Debug, Deserialize)]
@@ -78,43 +79,6 @@ pub struct SourceConfig {
     pub table: Option<Identifier>,
 }
 
-/// What a sink publishes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SinkKind {
-    /// RabbitMQ.
-    Rabbitmq,
-    /// Kafka.
-    Kafka,
-    /// Queues in a SQL database.
-    Sql,
-}
-
-/// `[sink.NAME]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SinkConfig {
-    /// `rabbitmq`, `kafka` or `sql`.
-    pub kind: SinkKind,
-    /// RabbitMQ: `amqp://` or `amqps://`. SQL: as for a source.
-    #[serde(default, deserialize_with = "secret")]
-    pub url: Option<SecretString>,
-    /// A file that holds the address instead.
-    pub url_file: Option<PathBuf>,
-    /// Kafka: `host:port`, separated by commas.
-    pub brokers: Option<String>,
-    /// Rows that may be published and not yet confirmed. Quorum queues need some thousands to amortise their fsyncs; classic
-    /// queues gain nothing beyond 256. Default: 256; on Kafka 10,000.
-    pub window_rows_max: Option<usize>,
-    /// Bytes of their payloads. Default: 32 MiB.
-    pub window_bytes_max: Option<usize>,
-    /// RabbitMQ: channels; a key has one of them. Default: 4.
-    pub channels: Option<u16>,
-    /// Kafka: other properties of librdkafka, such as `sasl.password`. Their values are treated as secrets.
-    #[serde(default, deserialize_with = "secrets")]
-    pub properties: BTreeMap<String, SecretString>,
-}
-
 /// `[[route]]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,7 +87,8 @@ pub struct RouteConfig {
     pub destination: String,
     /// The name of a sink.
     pub sink: String,
-    /// `strict`, `pipelined` or `none`. Default: `pipelined` on Kafka, `strict` on the others.
+    /// `strict`, `pipelined` or `none`. Default: `pipelined` on Kafka, `strict` on the others. `strict` on Kafka publishes in
+    /// transactions.
     pub order: Option<Order>,
     /// What becomes of a row that can never be delivered: `block_key` parks it and the later rows of its key, `skip` parks it
     /// alone, `halt` stops the relay. Default: `block_key`.
@@ -135,7 +100,7 @@ pub struct RouteConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelayConfig {
-    /// Rows between reading and deleting, for each source. Default: 10,000; more where a window is larger.
+    /// Rows between reading and deleting, for each source. Default: 6,000; more where a window is larger.
     pub buffer_rows_max: usize,
     /// Bytes of their payloads. Default: 64 MiB.
     pub buffer_bytes_max: usize,
@@ -179,18 +144,6 @@ impl SourceConfig {
     #[must_use]
     pub fn options(&self) -> Options {
         Options { listen: self.listen.clone(), table: self.table.clone() }
-    }
-}
-
-impl SinkConfig {
-    /// How much may be in flight.
-    #[must_use]
-    pub fn window(&self) -> Window {
-        let rows = if self.kind == SinkKind::Kafka { 10_000 } else { WINDOW_ROWS_MAX };
-        Window {
-            rows_max: self.window_rows_max.unwrap_or(rows),
-            bytes_max: self.window_bytes_max.unwrap_or(WINDOW_BYTES_MAX),
-        }
     }
 }
 
@@ -250,9 +203,4 @@ fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Address>, D::Err
 
 fn identifier<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Identifier>, D::Error> {
     String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
-}
-
-fn secrets<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, SecretString>, D::Error> {
-    let plain = BTreeMap::<String, String>::deserialize(from)?;
-    Ok(plain.into_iter().map(|(name, value)| (name, value.into())).collect())
 }

@@ -21,6 +21,8 @@
 //! 13. A row that was not confirmed is sent again after a pause, the same row with the same id.
 //! 14. A row that was taken leaves by the DELETE or by parking (L).
 //! 15. More keys than memory is meant for are never held: the lanes halt and say so.
+//! 16. A row that a read shows after its DELETE or parking was answered is deleted or parked once more: a database that crashed
+//!     may have forgotten it (L).
 
 use std::{
     cmp::Reverse,
@@ -94,8 +96,10 @@ pub struct Lanes {
     held_max: usize,
     halted: Option<Halted>,
     known: HashSet<RowId>,
-    /// Deleted while a read was under way that may still have seen them.
-    retired: Vec<RowId>,
+    /// Deleted, or parked like this, while a read was under way that may still have seen them.
+    retired: HashMap<RowId, Option<Park>>,
+    /// Handed out to be parked.
+    parking: HashMap<RowId, Park>,
     reading: bool,
     deletes: VecDeque<RowId>,
     parks: VecDeque<Park>,
@@ -120,7 +124,8 @@ impl Lanes {
             held_max: usize::MAX,
             halted: None,
             known: HashSet::new(),
-            retired: Vec::new(),
+            retired: HashMap::new(),
+            parking: HashMap::new(),
             reading: false,
             deletes: VecDeque::new(),
             parks: VecDeque::new(),
@@ -153,6 +158,7 @@ impl Lanes {
     pub fn push(&mut self, row: OutgoingRow, way: Way) -> Pushed {
         let id = RowId::of(&row);
         if !self.known.insert(id) && !broken!(self, TakesAKnownRow) {
+            self.come_back(id);
             return Pushed::Known;
         }
         let key = match (way.order, &row.aggregateid) {
@@ -180,6 +186,7 @@ impl Lanes {
     /// Takes a row that was read and can never be published: it is parked, and its key is held.
     pub fn push_refused(&mut self, id: RowId, key: Option<(&str, &str)>, reason: String) -> Pushed {
         if !self.known.insert(id) {
+            self.come_back(id);
             return Pushed::Known;
         }
         if let Some((aggregatetype, aggregateid)) = key {
@@ -299,7 +306,9 @@ impl Lanes {
     /// Rows to park. At most `max`.
     pub fn take_parks(&mut self, max: usize) -> Vec<Park> {
         let count = self.parks.len().min(max);
-        self.parks.drain(..count).collect()
+        let parks: Vec<Park> = self.parks.drain(..count).collect();
+        self.parking.extend(parks.iter().map(|park| (park.row, park.clone())));
+        parks
     }
 
     /// How many rows wait for a DELETE that was not yet asked for.
@@ -322,17 +331,18 @@ impl Lanes {
     /// The results of the read are pushed: nothing older can come any more.
     pub fn read_finished(&mut self) {
         self.reading = false;
-        for id in self.retired.drain(..) {
+        for (id, _) in self.retired.drain() {
             self.known.remove(&id);
         }
     }
 
     /// These rows left the outbox: their DELETE or their parking was answered.
     pub fn gone(&mut self, rows: impl IntoIterator<Item = RowId>) {
-        if self.reading && !broken!(self, ForgetsDuringARead) {
-            self.retired.extend(rows);
-        } else {
-            for id in rows {
+        for id in rows {
+            let park = self.parking.remove(&id);
+            if self.reading && !broken!(self, ForgetsDuringARead) {
+                self.retired.insert(id, park);
+            } else {
                 self.known.remove(&id);
             }
         }

@@ -26,6 +26,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod failpoint;
 pub mod lane;
 pub mod lease;
 pub mod relay;

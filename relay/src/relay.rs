@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    failpoint::{self, Point},
     lane::{Halted, Lanes, RowId, Stats},
     lease::{
         Candidate, Deadline,
@@ -170,6 +171,9 @@ struct Session<'a> {
     relay: &'a Relay,
     lease: Lease,
     deadline: Deadline,
+    /// The same, for waiting until it has passed; and whether it has.
+    lapses: Deadline,
+    lapsed: bool,
     /// Another relay has taken over: only confirmed rows are still deleted.
     fenced: bool,
     lanes: Lanes,
@@ -187,6 +191,7 @@ impl Session<'_> {
         let mut ended = self.work(stop).await;
         if matches!(&ended, Err(error) if error.is_fenced()) {
             self.fenced = true;
+            self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
             self.drain().await?;
         } else if ended.is_ok() {
             ended = self.drain().await.and(ended);
@@ -212,7 +217,11 @@ impl Session<'_> {
             tokio::select! {
                 rows = self.reading.rows() => self.take(rows?),
                 lost = self.lease.lost() => return Err(self.lost(lost)),
-                () = self.deadline.moved() => {}
+                () = self.deadline.moved() => self.lapsed = false,
+                () = self.lapses.passed(), if !self.lapsed => {
+                    self.lapsed = true;
+                    self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
+                }
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
                 gone = self.deleting.done() => self.lanes.gone(gone?),
                 () = sleep_until(wake.into()) => {}
@@ -236,7 +245,12 @@ impl Session<'_> {
     /// Hands every row that may be in flight to its sink, while its window has room and the lease allows it.
     fn publish(&mut self) {
         for (at, sink) in self.sinks.iter_mut().enumerate() {
-            while let Some((token, row)) = self.lanes.ready(at) {
+            for started in 0_usize.. {
+                let Some((token, row)) = self.lanes.ready(at) else { break };
+                if started == 1 {
+                    failpoint::reached(Point::MidBatch);
+                }
+                failpoint::reached(Point::BeforePublish);
                 // Before every row: this process may have been stopped since the last one.
                 if self.deadline.is_over(Instant::now()) {
                     return;
@@ -245,6 +259,7 @@ impl Session<'_> {
                     break;
                 }
                 self.lanes.started(token);
+                failpoint::reached(Point::AfterPublishBeforeConfirm);
             }
         }
     }
@@ -253,7 +268,7 @@ impl Session<'_> {
         let now = Instant::now();
         for (token, outcome) in outcomes {
             match &outcome {
-                Outcome::Confirmed => {}
+                Outcome::Confirmed => failpoint::reached(Point::AfterConfirmBeforeMark),
                 Outcome::Transient(reason) | Outcome::Unknown(reason) => {
                     self.complaints.retrying(&self.sinks[sink].name, reason, now);
                 }
@@ -306,6 +321,7 @@ impl Session<'_> {
             }
         }
         self.lanes.read_finished();
+        failpoint::reached(Point::AfterClaim);
     }
 
     /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.

@@ -1,6 +1,6 @@
 //! From a configuration to relays that can run: opens databases, makes transports, checks schemas.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use barid::{
     store::{
@@ -14,9 +14,10 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 
 use crate::{
-    config::{Config, SinkConfig, SinkKind, SourceConfig},
-    relay::{BuildError, Relay},
-    sink::Sink,
+    config::{Config, RouteConfig, SinkConfig, SinkKind, SourceConfig},
+    lane::Order,
+    relay::{BuildError, Relay, RelayBuilder},
+    sink::{Pattern, Sink, Topology},
     source::{self, SourceError},
 };
 
@@ -57,11 +58,13 @@ pub enum SetupError {
     /// An outbox cannot be read or deleted from.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// A file with an address cannot be read.
-    #[error("{section}: url_file {file}: {cause}")]
-    UrlFile {
+    /// A file with an address or a password cannot be read.
+    #[error("{section}: {key} {file}: {cause}")]
+    SecretFile {
         /// The section of the configuration.
         section: String,
+        /// The key that names the file.
+        key: &'static str,
         /// The file.
         file: String,
         /// Why.
@@ -93,7 +96,7 @@ impl SetupError {
             Self::Transport { cause, .. } => cause.is_transient(),
             Self::Source(error) => error.is_transient(),
             Self::Schema { cause, .. } => matches!(**cause, SchemaError::Database { .. }),
-            Self::UrlFile { .. } | Self::Feature { .. } | Self::Build(_) => false,
+            Self::SecretFile { .. } | Self::Feature { .. } | Self::Build(_) => false,
         }
     }
 }
@@ -135,17 +138,49 @@ impl<'a> Setup<'a> {
         if let Some(address) = &source.doorbell {
             builder = builder.doorbell_at(address.clone());
         }
-        for (name, made) in &self.sinks {
-            let sink = &config.sink[*name];
-            let transport = made.get_or_try_init(|| transport(name, sink)).await?;
-            builder = builder.sink(Sink::new(*name, transport.clone()).window(sink.window()));
+        for sink in self.config.sink.keys() {
+            builder = self.add_sink(builder, name, sink).await?;
         }
         for route in &config.route {
-            builder = builder.route(&route.destination, &route.sink, config.order(route));
+            let strict = in_transactions(config, route);
+            let sink = if strict { strict_name(&route.sink) } else { route.sink.clone() };
+            builder = builder.route(&route.destination, sink, config.order(route));
             builder = builder.on_poison(route.on_poison);
         }
         Ok(builder.build()?)
     }
+
+    /// The sink of a relay as its routes need it: rows in Kafka transactions have a publisher of their own.
+    async fn add_sink(
+        &self,
+        mut builder: RelayBuilder,
+        source: &str,
+        name: &str,
+    ) -> Result<RelayBuilder, SetupError> {
+        let (config, sink) = (self.config, &self.config.sink[name]);
+        let with =
+            |name: &str, transport| Sink::new(name, transport).window(sink.window()).topology(sink.topology);
+        let routes = || config.route.iter().filter(|route| route.sink == name);
+        let strict = routes().any(|route| in_transactions(config, route));
+        if strict {
+            builder = builder.sink(with(&strict_name(name), transactional(source, name, sink)?));
+        }
+        if !strict || routes().any(|route| !in_transactions(config, route)) {
+            let transport = self.sinks[name].get_or_try_init(|| transport(name, sink)).await?;
+            builder = builder.sink(with(name, transport.clone()));
+        }
+        Ok(builder)
+    }
+}
+
+/// Whether the rows of this route are published in Kafka transactions: they have a publisher of their own.
+fn in_transactions(config: &Config, route: &RouteConfig) -> bool {
+    let kafka = config.sink.get(&route.sink).is_some_and(|sink| sink.kind == SinkKind::Kafka);
+    kafka && config.order(route) == Order::Strict
+}
+
+fn strict_name(sink: &str) -> String {
+    format!("{sink} (strict)")
 }
 
 /// Opens the database of a source and checks its schema.
@@ -186,8 +221,26 @@ pub async fn transport(name: &str, sink: &SinkConfig) -> Result<Arc<dyn Transpor
             Ok(Arc::new(SqlQueue::new(open(section, &url).await?)))
         }
         SinkKind::Rabbitmq => rabbitmq(section, sink),
-        SinkKind::Kafka => kafka(section, sink),
+        SinkKind::Kafka => kafka(section, sink, None),
     }
+}
+
+/// Whether the broker lets us publish, and has what the routes name. Makes nothing, whatever the configuration says.
+///
+/// # Errors
+/// When it does not.
+pub async fn sink_works(
+    config: &Config,
+    name: &str,
+    transport: Arc<dyn Transport>,
+) -> Result<(), TransportError> {
+    let topology =
+        if config.sink[name].topology == Topology::Check { Topology::Check } else { Topology::None };
+    let mut sink = Sink::new(name, transport).topology(topology);
+    let patterns = config.route.iter().filter(|route| route.sink == name).map(|route| &route.destination);
+    // The configuration was read, so that every pattern is one.
+    sink.destinations = patterns.filter_map(|text| text.parse::<Pattern>().ok()?.fixed()).collect();
+    sink.open().await.map(drop)
 }
 
 #[cfg(feature = "rabbitmq")]
@@ -198,7 +251,15 @@ fn rabbitmq(section: String, sink: &SinkConfig) -> Result<Arc<dyn Transport>, Se
     let mut settings = Settings::new(url.expose_secret());
     settings.window_rows_max = sink.window().rows_max;
     settings.window_bytes_max = sink.window().bytes_max;
+    settings.window_rows_min = sink.window_rows_min.unwrap_or(settings.window_rows_min);
     settings.channels = sink.channels.unwrap_or(settings.channels);
+    settings.body_bytes_max = sink.body_bytes_max.unwrap_or(settings.body_bytes_max);
+    settings.confirm_timeout =
+        sink.confirm_timeout_ms.map_or(settings.confirm_timeout, Duration::from_millis);
+    settings.heartbeat_s = sink.heartbeat_s.unwrap_or(settings.heartbeat_s);
+    settings.ca_file.clone_from(&sink.ca_file);
+    settings.client_certificate_file.clone_from(&sink.client_certificate_file);
+    settings.client_key_file.clone_from(&sink.client_key_file);
     let made = RabbitMq::new(settings).map_err(|cause| SetupError::Transport { section, cause })?;
     Ok(Arc::new(made))
 }
@@ -209,12 +270,34 @@ fn rabbitmq(section: String, _sink: &SinkConfig) -> Result<Arc<dyn Transport>, S
 }
 
 #[cfg(feature = "kafka")]
-fn kafka(section: String, sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+fn kafka(
+    section: String,
+    sink: &SinkConfig,
+    transactional_id: Option<String>,
+) -> Result<Arc<dyn Transport>, SetupError> {
     use barid::transport::kafka::{Kafka, Settings};
 
     let mut settings = Settings::new(sink.brokers.clone().unwrap_or_default());
     settings.window_rows_max = sink.window().rows_max;
     settings.window_bytes_max = sink.window().bytes_max;
+    settings.message_bytes_max = sink.body_bytes_max.unwrap_or(settings.message_bytes_max);
+    settings.message_timeout =
+        sink.confirm_timeout_ms.map_or(settings.message_timeout, Duration::from_millis);
+    settings.transactional_id = transactional_id;
+    let (encrypts, logs_in) = sink.encrypts_and_logs_in();
+    if encrypts {
+        settings = settings.ssl(sink.ca_file.as_deref());
+    }
+    if let (Some(certificate), Some(key)) = (&sink.client_certificate_file, &sink.client_key_file) {
+        settings = settings.client_certificate(certificate, key);
+    }
+    if logs_in {
+        let mechanism = sink.sasl_mechanism.as_deref().unwrap_or("SCRAM-SHA-512");
+        let password =
+            file_or_value(&section, "password_file", sink.password.as_ref(), sink.password_file.as_deref())?;
+        let username = sink.username.as_deref().unwrap_or_default();
+        settings = settings.sasl(mechanism, username, password.expose_secret());
+    }
     for (name, value) in &sink.properties {
         settings = settings.property(name, value.expose_secret());
     }
@@ -223,8 +306,14 @@ fn kafka(section: String, sink: &SinkConfig) -> Result<Arc<dyn Transport>, Setup
 }
 
 #[cfg(not(feature = "kafka"))]
-fn kafka(section: String, _sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+fn kafka(section: String, _sink: &SinkConfig, _id: Option<String>) -> Result<Arc<dyn Transport>, SetupError> {
     Err(SetupError::Feature { section, feature: "kafka" })
+}
+
+/// The transport for the `strict` routes of a source to a Kafka sink.
+fn transactional(source: &str, name: &str, sink: &SinkConfig) -> Result<Arc<dyn Transport>, SetupError> {
+    let id = sink.transactional_id.clone().unwrap_or_else(|| format!("barid-{source}-{name}"));
+    kafka(format!("[sink.{name}]"), sink, Some(id))
 }
 
 async fn open(section: String, url: &SecretString) -> Result<AnyPool, SetupError> {
@@ -239,13 +328,23 @@ fn address(
     url: Option<&SecretString>,
     file: Option<&std::path::Path>,
 ) -> Result<SecretString, SetupError> {
-    match (url, file) {
-        (Some(url), _) => Ok(url.clone()),
+    file_or_value(section, "url_file", url, file)
+}
+
+/// A secret that is written down, or that a file holds.
+fn file_or_value(
+    section: &str,
+    key: &'static str,
+    value: Option<&SecretString>,
+    file: Option<&std::path::Path>,
+) -> Result<SecretString, SetupError> {
+    match (value, file) {
+        (Some(value), _) => Ok(value.clone()),
         (None, Some(path)) => match std::fs::read_to_string(path) {
             Ok(text) => Ok(text.trim().to_owned().into()),
             Err(cause) => {
                 let (section, file) = (section.to_owned(), path.display().to_string());
-                Err(SetupError::UrlFile { section, file, cause })
+                Err(SetupError::SecretFile { section, key, file, cause })
             }
         },
         // The configuration was checked to have one of the two.

@@ -12,6 +12,8 @@ use barid::{
 };
 use futures::future::{FutureExt, select_all};
 
+use serde::Deserialize;
+
 use crate::lane::{Way, Window};
 
 /// Which destinations a route takes: `queue:NAME` or `topic:NAME`, where `*` in NAME stands for any characters, or `*`
@@ -27,6 +29,13 @@ pub struct Pattern(String);
 pub struct PatternError(String);
 
 impl Pattern {
+    /// The destination, when there is only one that matches.
+    #[must_use]
+    pub fn fixed(&self) -> Option<Destination> {
+        // A destination has no `*`, so that a pattern with one is none.
+        self.0.parse().ok()
+    }
+
     fn matches(&self, destination: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();
@@ -120,6 +129,19 @@ impl Routes {
     }
 }
 
+/// What is done about the destinations that routes name one by one, before anything is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Topology {
+    /// Nothing is published before all of them exist; until then it is said which do not. Needs no permission on RabbitMQ.
+    #[default]
+    Check,
+    /// What does not exist is made: durable quorum queues and topic exchanges, or Kafka topics.
+    Declare,
+    /// Nothing. Rows for one that does not exist are parked.
+    None,
+}
+
 /// A sink as it is configured.
 #[derive(Clone)]
 pub struct Sink {
@@ -127,8 +149,12 @@ pub struct Sink {
     pub name: String,
     /// What publishes.
     pub transport: Arc<dyn Transport>,
-    /// How much may be in flight on it.
+    /// How much may be in flight on it. The publisher may take less.
     pub window: Window,
+    /// What is done about `destinations`.
+    pub topology: Topology,
+    /// The destinations that are known beforehand: routes without `*`.
+    pub destinations: Vec<Destination>,
 }
 
 impl Sink {
@@ -136,7 +162,14 @@ impl Sink {
     #[must_use]
     pub fn new(name: impl Into<String>, transport: Arc<dyn Transport>) -> Self {
         let window = Window { rows_max: WINDOW_ROWS_MAX, bytes_max: WINDOW_BYTES_MAX };
-        Self { name: name.into(), transport, window }
+        Self { name: name.into(), transport, window, topology: Topology::None, destinations: Vec::new() }
+    }
+
+    /// The same sink with its destinations checked or made when it is opened. Without this, nothing is done about them.
+    #[must_use]
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = topology;
+        self
     }
 
     /// The same sink with another window.
@@ -146,11 +179,22 @@ impl Sink {
         self
     }
 
-    /// A publisher on it.
+    /// A publisher on it, once its destinations are there.
     ///
     /// # Errors
-    /// When the broker cannot be reached or refuses.
+    /// When the broker cannot be reached or refuses; [`TransportError::Missing`] when destinations do not exist.
     pub async fn open(&self) -> Result<OpenSink, TransportError> {
+        match self.topology {
+            _ if self.destinations.is_empty() => {}
+            Topology::None => {}
+            Topology::Declare => self.transport.make(&self.destinations).await?,
+            Topology::Check => {
+                let what = self.transport.missing(&self.destinations).await?;
+                if !what.is_empty() {
+                    return Err(TransportError::Missing { what });
+                }
+            }
+        }
         Ok(OpenSink { name: self.name.clone(), publisher: self.transport.publisher().await? })
     }
 }
@@ -192,6 +236,9 @@ mod tests {
 
     #[test]
     fn patterns() {
+        let fixed = |text: &str| text.parse::<Pattern>().unwrap().fixed();
+        assert_eq!(fixed("topic:orders"), Some("topic:orders".parse().unwrap()));
+        assert_eq!((fixed("topic:orders.*"), fixed("*")), (None, None));
         for (pattern, destination, matches) in [
             ("queue:*", "queue:a", true),
             ("queue:*", "topic:a", false),

@@ -9,10 +9,13 @@ use barid::{
     store::schema,
     transport::{Delivery, Repeat, Settlement, TransportError},
 };
-use barid_tests::TestDatabase;
+use barid_tests::{Proxy, TestDatabase};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Executor, MySql, mysql::MySqlPoolOptions, raw_sql};
 use uuid::Uuid;
+
+/// A message during which the server forgets the closing statement too.
+const FORGET: &str = "DO 2";
 
 #[derive(Serialize, Deserialize, Message)]
 #[message(name = "orders.place")]
@@ -61,8 +64,9 @@ fn delivery(id: Uuid, sql: &str) -> Delivery {
 async fn a_session_that_loses_what_was_prepared_on_it_goes_on() {
     let database = TestDatabase::mariadb().await;
     schema::apply(&database.pool.clone().into()).await.unwrap();
+    let (proxy, url) = Proxy::in_front_of(&database.url).await;
     // One session for all messages.
-    let pool = MySqlPoolOptions::new().max_connections(1).connect(&database.url).await.unwrap();
+    let pool = MySqlPoolOptions::new().max_connections(1).connect(&url).await.unwrap();
     let bus = Bus::builder("orders")
         .transport(Memory::new())
         .unit_of_work(SqlUnitOfWork::new(pool.clone()).commit_with_transaction(true))
@@ -71,14 +75,17 @@ async fn a_session_that_loses_what_was_prepared_on_it_goes_on() {
         .handler(place_order)
         .build()
         .unwrap();
-    let (opening, closing) = ("DEALLOCATE PREPARE barid_opening", "DEALLOCATE PREPARE barid_closing");
-    let both = [opening, closing].join(";");
     // Deallocating what is not there is an error: each shows that the one before it has prepared again.
-    let all = ["DO 1", closing, opening, "DO 1", &both, "DO 1", opening, closing, "DO 1"];
+    let opening = "DEALLOCATE PREPARE barid_opening";
+    let all = ["DO 1", opening, "DO 1", FORGET, "DO 1", opening, FORGET, FORGET, opening, "DO 1"];
     let mut last = Uuid::nil();
     for sql in all {
+        if sql == FORGET {
+            proxy.forget_prepared();
+        }
         last = Uuid::now_v7();
         bus.handle(delivery(last, sql)).await.unwrap();
+        assert_eq!(proxy.armed(), 0, "nothing was executed by its number");
     }
     bus.handle(delivery(last, "this is not SQL: a duplicate does not run")).await.unwrap();
     let count = async |table: &str| -> i64 {

@@ -12,9 +12,8 @@ use barid_relay::{
     sink::Sink,
     source::{Source, SourceError, postgres::PostgresSource, sqlite::SqliteSource},
 };
-use barid_tests::{TestDatabase, eventually};
+use barid_tests::{PrivateServer, TestDatabase, eventually};
 use sqlx::{Executor, PgPool};
-use tempfile::TempDir;
 use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -53,57 +52,25 @@ async fn delivered(seen: &Seen, rows: usize) {
     eventually(PATIENCE, &format!("{rows} rows are delivered"), async || seen.len() == rows).await;
 }
 
-/// A PostgreSQL of this test's own, and what is started beside it.
-struct Private {
-    folder: TempDir,
-}
-
-impl Private {
-    async fn postgres() -> Self {
-        let private = Self { folder: tempfile::Builder::new().prefix("barid-private-").tempdir().unwrap() };
-        private.script("up", "postgres").await;
-        private
-    }
-
-    /// Runs a script of `tests/services` on the folder; what it started ends with this value.
-    async fn script(&self, name: &str, argument: &str) {
-        let mut script = Command::new(script(name));
-        script.arg(self.folder.path()).arg(argument).env_remove("BARID_TEST_POSTGRES_URL");
-        let output = script.output().await.unwrap();
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    async fn pool(&self, server: &str) -> PgPool {
-        let url = std::fs::read_to_string(self.folder.path().join(format!("{server}.url"))).unwrap();
-        PgPool::connect_lazy(url.trim()).unwrap()
-    }
-}
-
-impl Drop for Private {
-    fn drop(&mut self) {
-        let ended = std::process::Command::new(script("down")).arg(self.folder.path()).status();
-        if !ended.is_ok_and(|status| status.success()) {
-            eprintln!("a private server could not be stopped: {}", self.folder.path().display());
-        }
-    }
-}
-
-fn script(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("services").join(name)
+/// Runs a script of `tests/services` on the folder of a server; what it starts ends with the server.
+async fn beside(server: &PrivateServer, name: &str, argument: &str) -> PgPool {
+    let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("services").join(name));
+    let output = script.arg(server.folder()).arg(argument).output().await.unwrap();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    let url = [name.trim_end_matches(".sh"), argument].join("-");
+    let url = server.folder().join(format!("{}.url", url.trim_end_matches('-')));
+    PgPool::connect_lazy(std::fs::read_to_string(url).unwrap().trim()).unwrap()
 }
 
 /// F9 and F30, against the real ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_and_a_transaction_pool_are_refused_and_named() {
-    let server = Private::postgres().await;
-    let primary = server.pool("postgres").await;
+    let server = PrivateServer::postgres("").await;
+    let primary = PgPool::connect_lazy(&server.url).unwrap();
     schema::apply(&AnyPool::Postgres(primary.clone())).await.unwrap();
     insert(&primary).await;
-    server.script("standby.sh", "").await;
-    server.script("pgbouncer.sh", "transaction").await;
-    server.script("pgbouncer.sh", "session").await;
 
-    let standby = server.pool("standby").await;
+    let standby = beside(&server, "standby.sh", "").await;
     eventually(PATIENCE, "the replica has the row", async || {
         let row = standby.fetch_optional("SELECT FROM outbox").await;
         row.is_ok_and(|row| row.is_some())
@@ -118,7 +85,7 @@ async fn a_replica_and_a_transaction_pool_are_refused_and_named() {
         "{said}"
     );
 
-    let pooled = server.pool("pgbouncer-transaction").await;
+    let pooled = beside(&server, "pgbouncer.sh", "transaction").await;
     // Other clients come and go, and with them the backends.
     let crowd = CancellationToken::new();
     let busy = tokio::spawn(crowd.clone().run_until_cancelled_owned(crowded(pooled.clone())));
@@ -130,7 +97,8 @@ async fn a_replica_and_a_transaction_pool_are_refused_and_named() {
     assert!(said.contains("pooler in transaction mode") && said.contains("session mode"), "{said}");
 
     let seen = Seen::default();
-    let (stop, running) = start(PostgresSource::new("main", &server.pool("pgbouncer-session").await), &seen);
+    let pooled = beside(&server, "pgbouncer.sh", "session").await;
+    let (stop, running) = start(PostgresSource::new("main", &pooled), &seen);
     delivered(&seen, 1).await;
     stop.cancel();
     running.await.unwrap();

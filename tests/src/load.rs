@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use barid::Destination;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ pub struct Load {
     /// The database, perhaps through something that breaks.
     pub url: String,
     /// Where the messages go.
-    pub destination: String,
+    pub destination: Destination,
     /// Decides what each producer does.
     pub seed: u64,
     /// Producers, each with a connection.
@@ -65,10 +66,10 @@ pub struct Loading {
 impl Load {
     /// Four producers and fifty keys; one transaction in ten is rolled back.
     #[must_use]
-    pub fn new(url: &str, destination: &barid::Destination) -> Self {
+    pub fn new(url: &str, destination: &Destination) -> Self {
         Self {
             url: url.to_owned(),
-            destination: destination.to_string(),
+            destination: destination.clone(),
             seed: 1,
             producers: 4,
             keys: 50,
@@ -194,12 +195,8 @@ impl Producer {
         for key in keys {
             db.execute(&format!("UPDATE load_counter SET n = n + 1 WHERE id = {key}")).await?;
             let n = db.number(&format!("SELECT n FROM load_counter WHERE id = {key}")).await?;
-            let id = Uuid::now_v7();
-            ids.push(id);
-            let row = format!("INSERT INTO load_row (id, number, n) VALUES ({}, {key}, {n})", db.id(id));
-            db.execute(&row).await?;
             let posted = Posted { key: i64::try_from(key).unwrap_or_default(), n };
-            db.execute(&outbox_row(db, id, posted, &self.load.destination)).await?;
+            ids.push(insert(db, posted, &self.load.destination).await?);
         }
         Ok(())
     }
@@ -219,9 +216,36 @@ impl Producer {
     }
 }
 
+/// Commits one row by hand, beside the load: the `n`-th of a key that the load does not use.
+///
+/// # Errors
+/// What the database says; nothing was committed then.
+pub async fn post(db: &mut Session, posted: Posted, destination: &Destination) -> Result<Uuid, sqlx::Error> {
+    db.begin().await?;
+    let id = insert(db, posted, destination).await?;
+    db.execute("COMMIT").await?;
+    Ok(id)
+}
+
+/// The same in a transaction that is open and stays open.
+///
+/// # Errors
+/// What the database says.
+pub async fn insert(
+    db: &mut Session,
+    posted: Posted,
+    destination: &Destination,
+) -> Result<Uuid, sqlx::Error> {
+    let (id, Posted { key, n }) = (Uuid::now_v7(), posted);
+    let row = format!("INSERT INTO load_row (id, number, n) VALUES ({}, {key}, {n})", db.id(id));
+    db.execute(&row).await?;
+    db.execute(&outbox_row(db, id, posted, destination)).await?;
+    Ok(id)
+}
+
 /// The statement that inserts a row as an application would.
 #[must_use]
-pub fn outbox_row(db: &Session, id: Uuid, posted: Posted, destination: &str) -> String {
+pub fn outbox_row(db: &Session, id: Uuid, posted: Posted, destination: &Destination) -> String {
     let body = serde_json::to_vec(&posted).unwrap_or_default();
     format!(
         "INSERT INTO outbox (id, destination, aggregatetype, aggregateid, type, payload) \

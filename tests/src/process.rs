@@ -30,7 +30,16 @@ impl Process {
     /// # Panics
     /// When it does not build or start.
     pub fn relay<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
-        Self::start(Command::new(relay_binary()).args(arguments))
+        Self::start(Self::relay_command().args(arguments))
+    }
+
+    /// `barid-relay` of this workspace, for a test that adds to its environment or limits.
+    ///
+    /// # Panics
+    /// When it does not build.
+    #[must_use]
+    pub fn relay_command() -> Command {
+        Command::new(relay_binary())
     }
 
     /// Starts a command; both of its outputs become its [`log`](Self::log).

@@ -3,14 +3,15 @@
 //! It counts the round trips of each connection on the wire, and loses answers on purpose: after the server did what was
 //! asked ([`cut_after_request`](Proxy::cut_after_request)), or before it heard of it
 //! ([`cut_before_request`](Proxy::cut_before_request)), and stands for a slower network
-//! ([`add_latency`](Proxy::add_latency)). It knows no protocol, only bytes and whose turn it is, so it serves
-//! PostgreSQL and MariaDB alike; their connections must not be encrypted ([`servers::through`] sees to that).
+//! ([`add_latency`](Proxy::add_latency)). It knows bytes and whose turn it is, and of protocols only the text that MariaDB's
+//! clients prepare and then execute by number, so it serves PostgreSQL and MariaDB alike; their connections must not be encrypted ([`servers::through`] sees to that).
 //!
 //! A [`Wire`] stands between the same two and spoils the bytes instead.
 
 mod fault;
 mod link;
 mod quality;
+mod statements;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -111,6 +112,12 @@ impl Proxy {
     /// *The answer is lost, the server did not do it.*
     pub fn cut_before_request(&self, needle: &[u8]) {
         self.shared.faults.arm(Fault::BeforeRequest, needle);
+    }
+
+    /// Arms, once: the next request that executes a statement of MariaDB by its number finds that the server has forgotten all that
+    /// its session has prepared, as behind a proxy that resets sessions.
+    pub fn forget_prepared(&self) {
+        self.shared.faults.arm_forgetting();
     }
 
     /// From now on every round trip takes `latency` longer: requests are held that long before the server gets them, those of

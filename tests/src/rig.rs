@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::process::Command;
 
 use crate::ledger::{Evidence, Fault, Ledger};
-use crate::load::{Load, Loading};
-use crate::outbox::{Outbox, Posted};
+use crate::load::{Journal, Load, Loading};
+use crate::outbox::{Database, Outbox, Posted};
 use crate::tape::Tape;
-use crate::{Process, eventually};
+use crate::{Process, eventually, servers};
 
 /// Rows that the relay may hold between reading and deleting: what its death can publish twice.
 pub const HELD_MAX: usize = 200;
@@ -30,8 +31,10 @@ pub struct Rig {
     pub tape: Tape,
     /// The address that the relay is given for the outbox.
     pub source_url: String,
-    /// More lines of the configuration, before the section `[relay]`: `[source.load]` comes first and is still open.
+    /// More lines of its section `[source.load]`.
     pub source_lines: String,
+    /// More lines of its section `[relay]`.
+    pub relay_lines: String,
     folder: TempDir,
 }
 
@@ -43,7 +46,30 @@ impl Rig {
     #[must_use]
     pub fn new(outbox: Outbox, tape: Tape) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { source_url: outbox.url.clone(), source_lines: String::new(), outbox, tape, folder }
+        Self {
+            source_url: outbox.url.clone(),
+            source_lines: String::new(),
+            relay_lines: String::new(),
+            outbox,
+            tape,
+            folder,
+        }
+    }
+
+    /// The usual one: a new database of this kind, and a queue of RabbitMQ.
+    ///
+    /// # Panics
+    /// When one of the servers is not there.
+    pub async fn of(database: Database) -> Self {
+        Self::new(Outbox::new(database).await, Tape::rabbitmq(&servers::amqp()).await)
+    }
+
+    /// The same with an outbox on a server of the test's own.
+    ///
+    /// # Panics
+    /// When one of the servers is not there.
+    pub async fn at(url: &str) -> Self {
+        Self::new(Outbox::at(url).await, Tape::rabbitmq(&servers::amqp()).await)
     }
 
     /// The relay's configuration, written anew.
@@ -51,21 +77,35 @@ impl Rig {
     /// # Panics
     /// When it cannot be written.
     pub fn config(&self) -> PathBuf {
-        let file = self.folder.path().join("relay.toml");
+        let file = self.config_file();
         let text = format!(
             "[source.load]\nurl = {:?}\nbatch_rows = 50\n{}\n\n[sink.tape]\n{}\nwindow_rows_max = {WINDOW}\n\n\
              [[route]]\ndestination = \"{}\"\nsink = \"tape\"\n\n\
-             [relay]\nbuffer_rows_max = {HELD_MAX}\ndelete_rows_max = 50\nretry_max_ms = 500\n",
-            self.source_url, self.source_lines, self.tape.sink, self.tape.destination
+             [relay]\nbuffer_rows_max = {HELD_MAX}\ndelete_rows_max = 50\nretry_max_ms = 500\n{}\n",
+            self.source_url, self.source_lines, self.tape.sink, self.tape.destination, self.relay_lines
         );
         std::fs::write(&file, text).expect("the configuration is written");
         file
     }
 
+    /// Where the relay's configuration is.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("relay.toml")
+    }
+
     /// Starts the relay's binary.
     #[must_use]
     pub fn relay(&self) -> Process {
-        Process::relay(["run".as_ref(), "--config".as_ref(), self.config().as_os_str()])
+        Process::start(&mut self.relay_command())
+    }
+
+    /// The relay's binary, not yet started.
+    #[must_use]
+    pub fn relay_command(&self) -> Command {
+        let mut relay = Process::relay_command();
+        relay.args(["run".as_ref(), "--config".as_ref(), self.config().as_os_str()]);
+        relay
     }
 
     /// Starts the relay's binary and waits until it works.
@@ -91,6 +131,17 @@ impl Rig {
     /// Stops the load, lets the relay drain, stops it, and keeps the books. `window` is what each fault can leave in doubt.
     pub async fn settle(self, load: Loading, relay: Process, window: usize, faults: Vec<Fault>) -> Ledger {
         let journal = load.stop().await;
+        self.settle_with(journal, relay, window, faults).await
+    }
+
+    /// The same, for a load that was stopped before.
+    pub async fn settle_with(
+        self,
+        journal: Journal,
+        relay: Process,
+        window: usize,
+        faults: Vec<Fault>,
+    ) -> Ledger {
         let drained = self.drained().await;
         let (status, log) = relay.terminate(PATIENCE).await;
         assert!(status.success(), "the relay ended by {status}\n{}", log.join("\n"));

@@ -112,7 +112,15 @@ impl Tape {
         match &self.place {
             Place::RabbitMq { sender, inbox, marks, .. } => {
                 let queue = Destination::queue(inbox.queue.as_str()).expect("the name of a queue");
-                sender.send(Outgoing::raw(MARK, None).to(queue)).await.expect("RabbitMQ confirms a mark");
+                // Idle, it did not notice when its connection was lost: then the first mark is certainly not taken.
+                let confirmed = || async {
+                    let sent = sender.send(Outgoing::raw(MARK, None).to(queue.clone())).await;
+                    let refused =
+                        sent.as_ref().is_err_and(|error| error.to_string().contains("was not taken"));
+                    assert!(sent.is_ok() || refused, "RabbitMQ confirms a mark: {sent:?}");
+                    sent.is_ok()
+                };
+                eventually(BOUND, "RabbitMQ confirms a mark", confirmed).await;
                 marks.fetch_add(1, Ordering::SeqCst);
             }
             Place::Kafka { topic, marks } => {

@@ -110,37 +110,13 @@ pub trait Backend:
         statement: &Statement,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
-    /// Whether the closing text was refused because the session has lost what was prepared on it, before any of it was run.
-    fn is_unprepared(_: &sqlx::Error) -> bool {
-        false
-    }
-
-    /// Ends the transaction with one text, or step by step when it would be too large for that or was not run.
+    /// Ends the transaction with one text, or step by step when it would be too large for that.
     fn commit(
         connection: &mut Self::Connection,
         writes: &Writes,
         prepared: Prepared,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send {
-        async move {
-            if let Some(text) = Self::closing(writes, prepared) {
-                let answer = Self::simple(connection, text).await;
-                if !answer.as_ref().is_err_and(Self::is_unprepared) {
-                    return answer;
-                }
-            }
-            // Boxed: rare, and large.
-            let in_steps = async {
-                Self::simple(connection, shared::RELEASE.to_owned()).await?;
-                for statement in &writes.statements {
-                    Self::run(connection, statement).await?;
-                }
-                if !writes.outbox.is_empty() {
-                    Self::insert_outbox(connection, &writes.outbox).await?;
-                }
-                Self::simple(connection, "COMMIT".to_owned()).await
-            };
-            Box::pin(in_steps).await
-        }
+        commit_by_text::<Self>(connection, writes, prepared)
     }
 
     /// Inserts outbox rows with bound parameters, in the order given.
@@ -157,6 +133,29 @@ pub trait Backend:
 
     /// What an error of the closing text means.
     fn verdict(error: &sqlx::Error) -> Verdict;
+}
+
+/// [`Backend::commit`] by one text, or in steps.
+pub(crate) async fn commit_by_text<DB: Backend>(
+    connection: &mut DB::Connection,
+    writes: &Writes,
+    prepared: Prepared,
+) -> Result<(), sqlx::Error> {
+    if let Some(text) = DB::closing(writes, prepared) {
+        return DB::simple(connection, text).await;
+    }
+    // Boxed: rare, and large.
+    let in_steps = async {
+        DB::simple(connection, shared::RELEASE.to_owned()).await?;
+        for statement in &writes.statements {
+            DB::run(connection, statement).await?;
+        }
+        if !writes.outbox.is_empty() {
+            DB::insert_outbox(connection, &writes.outbox).await?;
+        }
+        DB::simple(connection, "COMMIT".to_owned()).await
+    };
+    Box::pin(in_steps).await
 }
 
 /// Takes a connection out of its pool and drops it: whatever was open on it ends with it.

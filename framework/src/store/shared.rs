@@ -134,16 +134,13 @@ pub(crate) fn closing<L: Literals>(writes: &Writes) -> Option<String> {
     closing_ended(out)
 }
 
-/// An empty text with room for rows. `None` when a text of them would be too large.
-pub(crate) fn for_rows(rows: &[OutgoingRow]) -> Option<String> {
-    let payload: usize = rows.iter().map(OutgoingRow::payload_len).sum();
-    let fits = payload * 2 <= crate::limits::OUTBOX_TEXT_BYTES_MAX;
-    fits.then(|| String::with_capacity(payload * 2 + 256 + rows.len() * 1024))
-}
-
 /// The closing text up to the outbox, with room for the rest. `None` when the text would be too large.
 pub(crate) fn closing_begun<L: Literals>(writes: &Writes) -> Option<String> {
-    let mut out = for_rows(&writes.outbox)?;
+    let payload: usize = writes.outbox.iter().map(OutgoingRow::payload_len).sum();
+    if payload * 2 > crate::limits::OUTBOX_TEXT_BYTES_MAX {
+        return None;
+    }
+    let mut out = String::with_capacity(payload * 2 + 256 + writes.outbox.len() * 1024);
     out.push_str(RELEASE);
     push_all::<L>(&mut out, &writes.statements);
     Some(out)

@@ -6,18 +6,20 @@
 //!
 //! What it promises: every published row is acknowledged by all in-sync replicas, a refused one is named with the reason;
 //! a received message is committed only after it and everything before it in its partition was handled; one message of a
-//! key is out at a time, also through retries. What it does not do: Kafka transactions, and moving a message that waits
-//! for its retry to another process (after a crash or a rebalance it comes again at once).
+//! key is out at a time, also through retries. With [`Settings::transactional_id`] rows are published in transactions. What it does
+//! not do: moving a message that waits for its retry to another process (after a crash or a rebalance it comes again at once).
 //!
 //! | file | what |
 //! |---|---|
 //! | `settings` | what may be chosen, and the librdkafka configuration that follows |
 //! | `client` | questions to the cluster, making topics |
+//! | `transactional`, `batch` | sending with one Kafka transaction a batch |
 //! | `publisher`, `router`, `caretaker`, `held`, `producer`, `outcome` | sending: where the next row goes, who waits, what is in flight, what a report means |
 //! | `consumer`, `reader`, `desk`, `gate`, `offsets` | receiving: the async side, the thread, and the pure core between them |
 //! | `interest` | subscriptions that change while a consumer runs |
 //! | `wire` | headers and error codes |
 
+mod batch;
 mod caretaker;
 mod client;
 mod consumer;
@@ -34,6 +36,7 @@ mod publisher;
 mod reader;
 mod router;
 mod settings;
+mod transactional;
 mod wire;
 
 use std::{
@@ -53,8 +56,10 @@ use self::{
     publisher::KafkaPublisher,
     reader::Shared,
     settings::misconfigured,
+    transactional::TransactionalPublisher,
 };
 use super::{Consumer, Inbox, Promises, Publisher, Transport, TransportError};
+use crate::Destination;
 
 /// A Kafka cluster as a transport.
 ///
@@ -114,6 +119,10 @@ impl Transport for Kafka {
         }
     }
 
+    fn publishes_atomically(&self) -> bool {
+        self.settings.transactional_id.is_some()
+    }
+
     async fn declare(&self, inbox: &Inbox) -> Result<(), TransportError> {
         let topics = topics_of(inbox);
         let runtime = tokio::runtime::Handle::current();
@@ -156,8 +165,24 @@ impl Transport for Kafka {
         Ok(())
     }
 
+    async fn missing(&self, destinations: &[Destination]) -> Result<Vec<String>, TransportError> {
+        let topics = names_of(destinations);
+        let missing = self.ask(move |probe| probe.missing(&topics)).await?;
+        let remedy = "create it, or correct the destination";
+        Ok(missing.iter().map(|topic| format!("topic {topic:?} does not exist; {remedy}")).collect())
+    }
+
+    async fn make(&self, destinations: &[Destination]) -> Result<(), TransportError> {
+        let topics = names_of(destinations);
+        let runtime = tokio::runtime::Handle::current();
+        self.ask(move |probe| probe.declare(&topics, false, &runtime)).await
+    }
+
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError> {
         self.ask(|_| Ok(())).await?;
+        if self.settings.transactional_id.is_some() {
+            return Ok(Box::new(TransactionalPublisher::start(&self.settings)?));
+        }
         Ok(Box::new(KafkaPublisher::start(&self.settings)?))
     }
 
@@ -166,6 +191,10 @@ impl Transport for Kafka {
         let topic = inbox.queue.clone();
         self.ask(move |probe| probe.remove(&topic, &runtime)).await
     }
+}
+
+fn names_of(destinations: &[Destination]) -> BTreeSet<String> {
+    destinations.iter().map(|destination| destination.name().to_owned()).collect()
 }
 
 fn topics_of(inbox: &Inbox) -> BTreeSet<String> {

@@ -228,7 +228,7 @@ struct MemoryPublisher {
 #[async_trait]
 impl Publisher for MemoryPublisher {
     fn submit(&mut self, row: &OutgoingRow, token: Token) -> Result<(), Full> {
-        if self.settled.len() >= limits::WINDOW_ROWS_MAX {
+        if self.settled.len() >= limits::WINDOW_ROWS {
             return Err(Full);
         }
         let outcome = self.network.deliver(row);

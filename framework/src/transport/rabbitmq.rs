@@ -18,9 +18,11 @@ mod consumer;
 mod exchanges;
 mod flights;
 mod limits;
+mod pace;
 mod publisher;
 mod settings;
 mod shard;
+mod tls;
 mod topology;
 mod waiting;
 mod wire;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Consumer, Inbox, Promises, Publisher, Transport, TransportError};
+use crate::Destination;
 use connection::Broker;
 
 pub use settings::Settings;
@@ -42,7 +45,7 @@ pub use settings::Settings;
 /// use barid::transport::rabbitmq::{RabbitMq, Settings};
 /// let plain = RabbitMq::connect("amqp://shop:secret@localhost:5672/%2f").await?;
 /// let tuned = RabbitMq::new(Settings {
-///     window_rows_max: 4_000,
+///     window_rows_max: 2_000,
 ///     ..Settings::new("amqp://shop:secret@localhost:5672/%2f")
 /// })?;
 /// # Ok(()) }
@@ -95,6 +98,14 @@ impl Transport for RabbitMq {
 
     async fn unsubscribe(&self, queue: &str, topic: &str) -> Result<(), TransportError> {
         topology::unbind(&self.broker, queue, topic).await
+    }
+
+    async fn missing(&self, destinations: &[Destination]) -> Result<Vec<String>, TransportError> {
+        topology::missing(&self.broker, destinations).await
+    }
+
+    async fn make(&self, destinations: &[Destination]) -> Result<(), TransportError> {
+        topology::make(&self.broker, destinations).await
     }
 
     async fn publisher(&self) -> Result<Box<dyn Publisher>, TransportError> {

@@ -24,8 +24,8 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
         let section = format!("[sink.{name}]");
         let result = match setup::transport(name, sink).await {
             Ok(transport) => {
-                let publisher = transport.publisher().await;
-                publisher.map(drop).map_err(|cause| SetupError::Transport { section: section.clone(), cause })
+                let works = setup::sink_works(&config, name, transport).await;
+                works.map_err(|cause| SetupError::Transport { section: section.clone(), cause })
             }
             Err(error) => Err(error),
         };

@@ -80,28 +80,65 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
 
 fn check_sink(name: &str, sink: &SinkConfig, say: &mut impl FnMut(&[&str], String)) {
     let section = ["sink", name];
-    let address = [("url", sink.url.is_some()), ("url_file", sink.url_file.is_some())];
-    let brokers = ("brokers", sink.brokers.is_some());
-    let channels = ("channels", sink.channels.is_some());
-    let properties = ("properties", !sink.properties.is_empty());
-    let (kind, foreign) = match sink.kind {
-        SinkKind::Rabbitmq => ("rabbitmq", vec![brokers, properties]),
-        SinkKind::Sql => ("sql", vec![brokers, channels, properties]),
-        SinkKind::Kafka => ("kafka", vec![address[0], address[1], channels]),
-    };
-    for (key, _) in foreign.into_iter().filter(|(_, set)| *set) {
+    let kind = format!("{:?}", sink.kind).to_lowercase();
+    for (key, _) in sink.special().into_iter().filter(|(_, kinds)| !kinds.contains(&sink.kind)) {
         say(&section, format!("\"{key}\" in [sink.{name}] means nothing to kind = \"{kind}\": remove it"));
     }
     match sink.kind {
-        SinkKind::Kafka if sink.brokers.is_none() => {
-            say(&section, format!("[sink.{name}] needs brokers = \"host:port\""));
+        SinkKind::Kafka => check_kafka(name, sink, say),
+        SinkKind::Rabbitmq | SinkKind::Sql => {
+            let address = [("url", sink.url.is_some()), ("url_file", sink.url_file.is_some())];
+            one_of(&section, address, say);
         }
-        SinkKind::Kafka => {}
-        SinkKind::Rabbitmq | SinkKind::Sql => one_of(&section, address, say),
+    }
+    if sink.client_certificate_file.is_some() != sink.client_key_file.is_some() {
+        let both = "\"client_certificate_file\" and \"client_key_file\"";
+        say(&section, format!("[sink.{name}] has one of {both}, and must have both or none"));
     }
     let window = sink.window();
-    if window.rows_max == 0 || window.bytes_max == 0 || sink.channels == Some(0) {
+    let bounds = [sink.window_rows_min, sink.body_bytes_max, sink.channels.map(usize::from)];
+    let zero = bounds.contains(&Some(0)) || sink.confirm_timeout_ms == Some(0);
+    if window.rows_max == 0 || window.bytes_max == 0 || zero {
         say(&section, format!("bounds in [sink.{name}] must be at least 1"));
+    }
+}
+
+fn check_kafka(name: &str, sink: &SinkConfig, say: &mut impl FnMut(&[&str], String)) {
+    let section = ["sink", name];
+    if sink.brokers.is_none() {
+        say(&section, format!("[sink.{name}] needs brokers = \"host:port\""));
+    }
+    let (encrypts, logs_in) = sink.encrypts_and_logs_in();
+    let login = [("username", sink.username.is_some()), ("sasl_mechanism", sink.sasl_mechanism.is_some())];
+    let password = [("password", sink.password.is_some()), ("password_file", sink.password_file.is_some())];
+    let files = [
+        ("ca_file", sink.ca_file.is_some()),
+        ("client_certificate_file", sink.client_certificate_file.is_some()),
+    ];
+    let useless = |needed: bool, keys: &[(&'static str, bool)]| {
+        keys.iter().filter(|(_, set)| *set && !needed).map(|(key, _)| *key).collect::<Vec<_>>()
+    };
+    for key in useless(logs_in, &login).into_iter().chain(useless(logs_in, &password)) {
+        let what =
+            format!("\"{key}\" in [sink.{name}] needs security = \"sasl_ssl\" (or \"sasl_plaintext\")");
+        say(&section, what);
+    }
+    for key in useless(encrypts, &files) {
+        say(&section, format!("\"{key}\" in [sink.{name}] needs security = \"ssl\" (or \"sasl_ssl\")"));
+    }
+    if logs_in {
+        if sink.username.is_none() {
+            say(&section, format!("[sink.{name}] needs \"username\""));
+        }
+        one_of(&section, password, say);
+    }
+    if !cfg!(feature = "kafka-ssl") {
+        let scram = sink.sasl_mechanism.as_deref().is_none_or(|mechanism| mechanism != "PLAIN");
+        if encrypts || (logs_in && scram) {
+            let needs = "TLS and SCRAM to Kafka need the cargo feature \"kafka-ssl\"";
+            let remedy = "build it with --features kafka-ssl";
+            say(&section, format!("[sink.{name}]: this program was built without: {needs}; {remedy}"));
+        }
     }
 }
 

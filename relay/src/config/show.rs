@@ -5,7 +5,7 @@ use std::fmt;
 use barid::store::pool::redacted;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Config, SinkConfig, SourceConfig};
+use super::{Config, Security, SinkConfig, SourceConfig};
 
 impl fmt::Display for Config {
     /// As TOML, defaults included. What is secret reads `***`.
@@ -68,13 +68,44 @@ impl SinkConfig {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kind = {:?}", format!("{:?}", self.kind).to_lowercase())?;
         address(f, self.url.as_ref(), self.url_file.as_ref())?;
-        if let Some(brokers) = &self.brokers {
-            writeln!(f, "brokers = {brokers:?}")?;
+        writeln!(f, "topology = {:?}", format!("{:?}", self.topology).to_lowercase())?;
+        let security = self.security.map(|security| match security {
+            Security::Plaintext => "plaintext",
+            Security::Ssl => "ssl",
+            Security::SaslPlaintext => "sasl_plaintext",
+            Security::SaslSsl => "sasl_ssl",
+        });
+        let texts = [
+            ("brokers", self.brokers.as_deref()),
+            ("security", security),
+            ("sasl_mechanism", self.sasl_mechanism.as_deref()),
+            ("username", self.username.as_deref()),
+            ("password", self.password.as_ref().map(|_| "***")),
+            ("transactional_id", self.transactional_id.as_deref()),
+        ];
+        for (key, text) in texts.into_iter().filter_map(|(key, text)| Some((key, text?))) {
+            writeln!(f, "{key} = {text:?}")?;
+        }
+        let files = [
+            ("ca_file", &self.ca_file),
+            ("client_certificate_file", &self.client_certificate_file),
+            ("client_key_file", &self.client_key_file),
+            ("password_file", &self.password_file),
+        ];
+        for (key, file) in files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?))) {
+            writeln!(f, "{key} = {file:?}")?;
         }
         let window = self.window();
         writeln!(f, "window_rows_max = {}\nwindow_bytes_max = {}", window.rows_max, window.bytes_max)?;
-        if let Some(channels) = self.channels {
-            writeln!(f, "channels = {channels}")?;
+        let numbers = [
+            ("window_rows_min", self.window_rows_min.map(|rows| rows as u64)),
+            ("body_bytes_max", self.body_bytes_max.map(|bytes| bytes as u64)),
+            ("confirm_timeout_ms", self.confirm_timeout_ms),
+            ("heartbeat_s", self.heartbeat_s.map(u64::from)),
+            ("channels", self.channels.map(u64::from)),
+        ];
+        for (key, number) in numbers.into_iter().filter_map(|(key, number)| Some((key, number?))) {
+            writeln!(f, "{key} = {number}")?;
         }
         for name in self.properties.keys() {
             writeln!(f, "properties.{name:?} = \"***\"")?;

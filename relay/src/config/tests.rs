@@ -1,6 +1,7 @@
 //! What the configuration accepts, what it refuses, and how it says so.
 
 use super::{read::parse, *};
+use crate::sink::Topology;
 
 const GOOD: &str = r#"
 [source.main]
@@ -51,6 +52,7 @@ fn a_good_file() {
         "Kafka's idempotent producer keeps the order"
     );
     assert_eq!(config.sink["rabbit"].window().rows_max, 2_000);
+    assert_eq!(config.sink["rabbit"].topology, Topology::Check);
     assert_eq!(
         config.settings(&config.source["main"]).buffer_rows_max,
         11_000,
@@ -123,6 +125,39 @@ fn what_does_not_belong_together_is_reported_at_once() {
 }
 
 #[test]
+fn what_a_login_needs_is_said() {
+    let text =
+        GOOD.replace("brokers = ", "security = \"sasl_plaintext\"\nsasl_mechanism = \"PLAIN\"\nbrokers = ");
+    check(
+        &text,
+        &[],
+        &["[sink.log] needs \"username\"", "[sink.log] needs one of \"password\" and \"password_file\""],
+    );
+    let text = GOOD.replace("brokers = ", "username = \"shop\"\nca_file = \"ca.pem\"\nbrokers = ");
+    check(
+        &text,
+        &[("BARID_RELAY__SINK__RABBIT__CLIENT_KEY_FILE", "k.pem")],
+        &[
+            "\"username\" in [sink.log] needs security = \"sasl_ssl\"",
+            "\"ca_file\" in [sink.log] needs security = \"ssl\"",
+            "[sink.rabbit] has one of \"client_certificate_file\" and \"client_key_file\"",
+        ],
+    );
+}
+
+#[cfg(not(feature = "kafka-ssl"))]
+#[test]
+fn a_program_without_openssl_says_so() {
+    for security in ["ssl", "sasl_ssl", "sasl_plaintext"] {
+        let text = GOOD.replace("brokers = ", &format!("security = {security:?}\nbrokers = "));
+        let login =
+            [("BARID_RELAY__SINK__LOG__USERNAME", "shop"), ("BARID_RELAY__SINK__LOG__PASSWORD", "s3cret")];
+        let login = if security == "ssl" { &[][..] } else { &login[..] };
+        check(&text, login, &["[sink.log]: this program was built without"]);
+    }
+}
+
+#[test]
 fn a_word_that_does_not_exist_has_its_line() {
     let text = GOOD.replace("\"rabbitmq\"", "\"rabitmq\"");
     check(
@@ -183,15 +218,33 @@ fn nothing_secret_is_shown() {
 
 #[test]
 fn what_is_shown_has_every_key() {
+    let secure =
+        GOOD.replace("brokers = ", "security = \"sasl_plaintext\"\nsasl_mechanism = \"PLAIN\"\nbrokers = ");
     let variables = [
-        ("BARID_RELAY__SINK__RABBIT__CHANNELS", "2"),
-        ("BARID_RELAY__SOURCE__MAIN__DOORBELL", "udp:127.0.0.1:7117"),
-        ("BARID_RELAY__SOURCE__MAIN__LISTEN", "outbox"),
-        ("BARID_RELAY__SOURCE__MAIN__TABLE", "legacy"),
+        ("SOURCE__MAIN__DOORBELL", "udp:127.0.0.1:7117"),
+        ("SOURCE__MAIN__LISTEN", "outbox"),
+        ("SOURCE__MAIN__TABLE", "legacy"),
+        ("SINK__RABBIT__CHANNELS", "2"),
+        ("SINK__RABBIT__WINDOW_ROWS_MIN", "10"),
+        ("SINK__RABBIT__BODY_BYTES_MAX", "1000"),
+        ("SINK__RABBIT__CONFIRM_TIMEOUT_MS", "5000"),
+        ("SINK__RABBIT__HEARTBEAT_S", "10"),
+        ("SINK__RABBIT__CA_FILE", "ca.pem"),
+        ("SINK__RABBIT__CLIENT_CERTIFICATE_FILE", "c.pem"),
+        ("SINK__RABBIT__CLIENT_KEY_FILE", "k.pem"),
+        ("SINK__RABBIT__TOPOLOGY", "declare"),
+        ("SINK__LOG__USERNAME", "shop"),
+        ("SINK__LOG__PASSWORD", "s3cret"),
+        ("SINK__LOG__TRANSACTIONAL_ID", "shop-outbox"),
     ];
-    let shown = with(GOOD, &variables).unwrap().to_string();
+    let variables = variables.map(|(name, value)| (format!("BARID_RELAY__{name}"), value));
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let shown = with(&secure, &variables).unwrap().to_string();
+    assert!(!shown.contains("s3cret"), "{shown}");
     for section in keys::SECTIONS {
-        for (key, _) in keys::of(section).iter().filter(|(key, _)| *key != "url_file") {
+        for (key, _) in
+            keys::of(section).iter().filter(|(key, _)| !["url_file", "password_file"].contains(key))
+        {
             assert!(shown.contains(key), "{key} is not in\n{shown}");
         }
     }

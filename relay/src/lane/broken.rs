@@ -31,6 +31,7 @@ variants! {
     13 RetriesAtOnce: "a row that failed is sent again without a pause"
     14 DropsWhatFailed: "a row that failed is forgotten"
     15 HoldsWithoutEnd: "as many keys are held as there are"
+    16 LeavesWhatCameBack: "a row whose DELETE was answered and forgotten stays"
 }
 
 #[test]

@@ -238,7 +238,7 @@ impl Model {
         self.collect();
     }
 
-    /// A read may show again what was still there when it began.
+    /// A read may show again what was still there when it began, and what a crash brought back: then it has to go once more.
     fn push_again(&mut self, pick: usize) {
         let seq = i64::try_from(pick % self.rows.len()).unwrap();
         let gone = match &self.reading {
@@ -250,6 +250,9 @@ impl Model {
         }
         let Known { key, way, .. } = self.rows[pick % self.rows.len()];
         assert_eq!(self.lanes.push(row(seq, key), way), Pushed::Known, "row {seq}");
+        self.deleted.remove(&seq);
+        self.parked.remove(&seq);
+        self.collect();
     }
 
     fn read(&mut self) {

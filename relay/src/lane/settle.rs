@@ -202,6 +202,19 @@ impl Lanes {
         }
     }
 
+    /// A row that is known was read again. When it had left, it has to leave once more; nothing else follows from it.
+    pub(super) fn come_back(&mut self, id: RowId) {
+        #[cfg(test)]
+        if self.broken == Some(super::broken::Broken::LeavesWhatCameBack) {
+            return;
+        }
+        match self.retired.remove(&id) {
+            None => {}
+            Some(None) => self.deletes.push_back(id),
+            Some(Some(park)) => self.parks.push_back(park),
+        }
+    }
+
     /// Takes back the ready rows of a key that stopped.
     fn take_back(&mut self, key: KeyId) {
         let chain = &self.chains[&key];

@@ -126,7 +126,12 @@ fn a_row_is_known_until_no_read_can_still_show_it() {
     let deleted = lanes.take_deletes(10);
     lanes.gone(deleted);
     assert_eq!(lanes.push(row(1, None), STRICT), Pushed::Known, "the read began before the DELETE returned");
+    // Nobody can tell whether the row is still there, and deleting it again does no harm.
+    let again = lanes.take_deletes(10);
+    assert_eq!(again.len(), 1);
     lanes.read_finished();
+    assert_eq!(lanes.rows(), 1, "it is known until it is answered");
+    lanes.gone(again);
     assert_eq!(lanes.rows(), 0);
     assert_eq!(lanes.push(row(1, None), STRICT), Pushed::New);
 }

@@ -17,7 +17,10 @@ use super::{
     contender::{Contender, Next, Terms},
     sign,
 };
-use crate::source::{Source, SourceError};
+use crate::{
+    failpoint::{self, Point},
+    source::{Source, SourceError},
+};
 
 /// The lease of a source, while it is kept. Dropping it stops renewing it, without a release.
 #[derive(Debug)]
@@ -163,14 +166,17 @@ impl Keeper {
         loop {
             let asked = Instant::now();
             match self.contender.next(asked) {
-                Next::Renew(epoch) => match self.ask(Ask::Renew(epoch)).await {
-                    Ok(Some(_)) => self.renewed(asked),
-                    Ok(None) => self.tell_lapsed(),
-                    Err(error) => {
-                        self.contender.refused();
-                        return Err(error);
+                Next::Renew(epoch) => {
+                    failpoint::reached(Point::LeaseRenew);
+                    match self.ask(Ask::Renew(epoch)).await {
+                        Ok(Some(_)) => self.renewed(asked),
+                        Ok(None) => self.tell_lapsed(),
+                        Err(error) => {
+                            self.contender.refused();
+                            return Err(error);
+                        }
                     }
-                },
+                }
                 Next::Wait(until) => tokio::select! {
                     () = sleep_until(until.into()) => {}
                     () = release.cancelled() => return self.release(epoch).await,

@@ -9,6 +9,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use super::{RelayError, Settings};
 use crate::{
+    failpoint::{self, Point},
     lane::{Park, RowId, backoff::Backoff},
     lease::Epoch,
     source::{Source, SourceError, Writer},
@@ -139,6 +140,7 @@ impl Task {
         match job {
             Job::Delete(rows) => {
                 let deleted = writer.delete(rows).await?;
+                failpoint::reached(Point::AfterMarkBeforeCommit);
                 if deleted != rows.len() as u64 {
                     tracing::debug!(
                         source = self.source.name(),

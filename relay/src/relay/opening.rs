@@ -95,6 +95,8 @@ impl Parts {
         Session {
             relay,
             deadline: lease.deadline(),
+            lapses: lease.deadline(),
+            lapsed: false,
             lease,
             fenced: false,
             lanes,

@@ -13,7 +13,7 @@ use barid::{
         Consumer, Full, Inbox, OutgoingRow, Promises, Publisher, Transport, TransportError, sql::SqlQueue,
     },
 };
-use sqlx::SqlitePool;
+use sqlx::{Executor, SqlitePool};
 use tempfile::TempDir;
 use tokio::{sync::Notify, task::JoinHandle};
 use uuid::Uuid;
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{lane::Order, source::sqlite::SqliteSource};
 
+mod lease;
 mod poison;
 
 const SOON: Duration = Duration::from_secs(20);

@@ -37,9 +37,7 @@ impl Columns {
         let (destination, headers) = match (self.destination.parse::<Destination>(), headers(&self.headers)) {
             (Ok(destination), Ok(headers)) => (destination, headers),
             (Err(error), _) => return self.malformed(format!("{error}; correct what writes this row")),
-            (_, Err(error)) => {
-                return self.malformed(format!("headers are not a JSON object of strings: {error}"));
-            }
+            (_, Err(error)) => return self.malformed(error),
         };
         ReadRow::Row(OutgoingRow {
             seq: self.seq,
@@ -60,8 +58,17 @@ impl Columns {
     }
 }
 
-fn headers(text: &str) -> Result<Headers, serde_json::Error> {
-    if text == "{}" { Ok(Headers::new()) } else { serde_json::from_str(text) }
+fn headers(text: &str) -> Result<Headers, String> {
+    if text == "{}" {
+        return Ok(Headers::new());
+    }
+    let all: Headers = serde_json::from_str(text)
+        .map_err(|error| format!("headers are not a JSON object of strings: {error}"))?;
+    // Brokers hand such names on to programs that take them for the end of a line or of a text.
+    if let Some((name, _)) = all.iter().find(|(name, _)| name.is_empty() || name.contains(char::is_control)) {
+        return Err(format!("the name {name:?} of a header is empty or has control characters"));
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -94,6 +101,9 @@ mod tests {
             ("shipping", "{}", "shipping"),
             ("queue:a", r#"{"x": 1}"#, "headers"),
             ("queue:a", "[]", "headers"),
+            ("queue:a", r#"{"a\r\nb": "1"}"#, "control characters"),
+            ("queue:a", r#"{"a\u0000": "1"}"#, "control characters"),
+            ("queue:a", r#"{"": "1"}"#, "empty"),
         ] {
             let row = columns(destination, headers).parse();
             let ReadRow::Malformed { id, key, reason } = row else { panic!("{destination} was accepted") };

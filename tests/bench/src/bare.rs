@@ -6,7 +6,10 @@
 pub(crate) mod kafka;
 pub(crate) mod rabbitmq;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 use anyhow::{Context, ensure};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -207,6 +210,23 @@ pub(crate) async fn fetch(reader: &mut PgConnection, after: i64) -> anyhow::Resu
          WHERE seq > $1 ORDER BY seq LIMIT $2",
     )
     .bind(after)
+    .bind(i64::try_from(BATCH_ROWS)?)
+    .fetch_all(reader)
+    .await?;
+    rows.iter().map(decode).collect()
+}
+
+/// What is at the head of the table and not among these positions.
+pub(crate) async fn fetch_unknown(
+    reader: &mut PgConnection,
+    known: &HashSet<i64>,
+) -> anyhow::Result<Vec<Row>> {
+    let known: Vec<i64> = known.iter().copied().collect();
+    let rows = sqlx::query(
+        "SELECT seq, id, destination, aggregatetype, aggregateid, type, payload, headers::text FROM outbox \
+         WHERE seq <> ALL ($1) ORDER BY seq LIMIT $2",
+    )
+    .bind(known)
     .bind(i64::try_from(BATCH_ROWS)?)
     .fetch_all(reader)
     .await?;

@@ -48,7 +48,7 @@ enum Bench {
     HeldSnapshot(held_snapshot::Options),
     /// The first rows of a backlog of millions against a backlog of only those, and the relay's memory.
     Backlog(backlog::Options),
-    /// Bytes of write-ahead log of an event against a bare INSERT and DELETE. Needs a server that nobody else uses.
+    /// Bytes of write-ahead log of an event against a bare INSERT and DELETE.
     Wal(wal::Options),
     /// Queries a second of a relay that has nothing to do.
     Idle(idle::Options),

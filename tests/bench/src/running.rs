@@ -7,6 +7,7 @@ use barid::Doorbell;
 use barid_relay::{
     Relay, RelayError,
     lane::{Order, Stats},
+    relay::Settings,
     sink::Sink,
     source::Source,
 };
@@ -31,7 +32,10 @@ impl Running {
     /// Starts a relay from `source` to `sink` with its default settings.
     pub(crate) fn start(source: Arc<dyn Source>, sink: Sink, order: Order) -> anyhow::Result<Self> {
         let name = sink.name.clone();
-        let relay = Relay::builder(source).sink(sink).route("*", name, order).build()?;
+        let mut settings = Settings::default();
+        // As a configuration file has it.
+        settings.buffer_rows_max = settings.buffer_rows_max.max(sink.window.rows_max + settings.batch_rows);
+        let relay = Relay::builder(source).sink(sink).route("*", name, order).settings(settings).build()?;
         let (stats, doorbell) = (relay.stats(), relay.doorbell());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(relay.run_until(async {

@@ -1,6 +1,9 @@
 //! Which requests are to be lost, and which ones were.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// How an answer gets lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct Fired {
 pub(super) struct Faults {
     armed: Mutex<Vec<Armed>>,
     fired: Mutex<Vec<Fired>>,
+    /// The next request that executes a prepared statement finds that the server has forgotten it.
+    forgets: AtomicBool,
 }
 
 /// One fault that waits for its request.
@@ -45,8 +50,18 @@ impl Faults {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner).push(armed);
     }
 
+    pub(super) fn arm_forgetting(&self) {
+        self.forgets.store(true, Ordering::SeqCst);
+    }
+
+    /// True once for each arming.
+    pub(super) fn forgets(&self) -> bool {
+        self.forgets.swap(false, Ordering::SeqCst)
+    }
+
     pub(super) fn armed(&self) -> usize {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner).len()
+        let forgets = usize::from(self.forgets.load(Ordering::SeqCst));
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner).len() + forgets
     }
 
     /// Takes the first armed fault whose needle is in `request`: it cannot strike another connection too.

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 
 use super::fault::{Armed, Fault, Faults};
+use super::statements::{Does, Statements};
 
 /// How long a server may take to do a request whose answer is swallowed.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,6 +31,7 @@ pub(super) struct Link<'a> {
     tail: Vec<u8>,
     /// The answer to the current request is to be lost.
     losing: Option<Armed>,
+    statements: Statements,
 }
 
 impl<'a> Link<'a> {
@@ -39,7 +41,16 @@ impl<'a> Link<'a> {
         faults: &'a Faults,
         latency_us: &'a AtomicU64,
     ) -> Self {
-        Self { connection, round_trips, faults, latency_us, asked: false, tail: Vec::new(), losing: None }
+        Self {
+            connection,
+            round_trips,
+            faults,
+            latency_us,
+            asked: false,
+            tail: Vec::new(),
+            losing: None,
+            statements: Statements::default(),
+        }
     }
 
     /// Until one side closes or a fault strikes. Both sockets are closed on return.
@@ -58,6 +69,9 @@ impl<'a> Link<'a> {
                 read = from_client.read(&mut request), if client_open => {
                     let request = &request[..read?];
                     self.delay().await;
+                    if let Some(closing) = self.forgets(request) {
+                        to_server.write_all(&closing).await?;
+                    }
                     if request.is_empty() {
                         client_open = false;
                         to_server.shutdown().await?;
@@ -80,7 +94,7 @@ impl<'a> Link<'a> {
                     if answer.is_empty() {
                         return Ok(());
                     }
-                    self.answered();
+                    self.answered(answer);
                     to_client.write_all(answer).await?;
                 }
             }
@@ -95,11 +109,24 @@ impl<'a> Link<'a> {
         }
     }
 
+    /// What makes the server forget the statement that this request executes, when that is armed.
+    fn forgets(&mut self, request: &[u8]) -> Option<Vec<u8>> {
+        let executes = !self.asked && matches!(self.statements.request(request), Does::Executes(_));
+        (executes && self.faults.forgets()).then(|| self.statements.closing())
+    }
+
     /// Notes a piece of a request; false when it must not reach the server.
     fn passes(&mut self, request: &[u8]) -> bool {
-        self.asked = true;
+        let begins = !std::mem::replace(&mut self.asked, true);
         if self.losing.is_some() {
             return true;
+        }
+        if begins {
+            match self.statements.request(request) {
+                Does::Prepares => return true,
+                Does::Executes(text) => self.tail.extend_from_slice(text),
+                Does::AsItSays => {}
+            }
         }
         self.tail.extend_from_slice(request);
         let Some(armed) = self.faults.take(&self.tail) else {
@@ -120,9 +147,10 @@ impl<'a> Link<'a> {
     }
 
     /// Notes a piece of an answer: the first one completes a round trip.
-    fn answered(&mut self) {
+    fn answered(&mut self, answer: &[u8]) {
         self.tail.clear();
         if std::mem::take(&mut self.asked) {
+            self.statements.answer(answer);
             self.round_trips.fetch_add(1, Ordering::SeqCst);
         }
     }

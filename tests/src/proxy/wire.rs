@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, tcp};
@@ -250,7 +251,7 @@ impl Pipe<'_> {
                 if quality != Quality::default() {
                     dice =
                         dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    sleep(quality.delay(size, (dice >> 32) as u32)).await;
+                    pause(quality.delay(size, (dice >> 32) as u32)).await;
                     self.shared.counts.spoilt.fetch_add(1, Ordering::SeqCst);
                 }
                 if into.write_all(now).await.is_err() {
@@ -269,5 +270,14 @@ impl Pipe<'_> {
     /// Waits while the connection is clogged.
     async fn passes(&mut self) -> Result<(), watch::error::RecvError> {
         self.clogged.wait_for(|clogged| !clogged).await.map(drop)
+    }
+}
+
+/// A timer rounds up to a millisecond, which would make slices a narrow wire.
+async fn pause(delay: Duration) {
+    if delay.is_zero() {
+        tokio::task::yield_now().await;
+    } else {
+        sleep(delay).await;
     }
 }

@@ -1,7 +1,7 @@
 //! The unit of work's statements on MariaDB and MySQL.
 
 use sqlx::{
-    AssertSqlSafe, Executor, MySql, MySqlConnection, Pool, QueryBuilder,
+    AssertSqlSafe, Connection, Executor, MySql, MySqlConnection, Pool, QueryBuilder,
     mysql::{MySqlDatabaseError, MySqlRow},
     raw_sql,
 };
@@ -70,15 +70,29 @@ impl Backend for MySql {
         }
     }
 
-    fn closing(writes: &Writes, prepared: Prepared) -> Option<String> {
-        match &*writes.outbox {
-            [row] if prepared == Prepared::Yes && writes.statements.is_empty() => text::closing_prepared(row),
-            _ => shared::closing::<text::Text>(writes),
-        }
+    fn closing(writes: &Writes, _: Prepared) -> Option<String> {
+        shared::closing::<text::Text>(writes)
     }
 
-    fn is_unprepared(error: &sqlx::Error) -> bool {
-        number(error) == Some(UNKNOWN_STMT_HANDLER)
+    async fn commit(
+        connection: &mut MySqlConnection,
+        writes: &Writes,
+        prepared: Prepared,
+    ) -> Result<(), sqlx::Error> {
+        if let [row] = &*writes.outbox
+            && prepared == Prepared::Yes
+            && writes.statements.is_empty()
+        {
+            let answer = close_with(connection, row).await;
+            match answer.as_ref().err().and_then(number) {
+                // Nothing of it was run. The client forgets what the server has forgotten.
+                Some(UNKNOWN_STMT_HANDLER) => connection.clear_cached_statements().await?,
+                // No room for another prepared statement.
+                Some(MAX_PREPARED_STMT_COUNT) => {}
+                _ => return answer,
+            }
+        }
+        backend::commit_by_text::<Self>(connection, writes, prepared).await
     }
 
     async fn run(connection: &mut MySqlConnection, statement: &Statement) -> Result<u64, sqlx::Error> {
@@ -125,9 +139,25 @@ fn fresh(reads: Result<Vec<Vec<MySqlRow>>, sqlx::Error>) -> Result<Opened<MySql>
     reads.map(|reads| Opened { recorded: Recorded::Fresh, reads })
 }
 
+/// Ends the transaction with one bound statement that inserts this row.
+async fn close_with(connection: &mut MySqlConnection, row: &OutgoingRow) -> Result<(), sqlx::Error> {
+    let closing = sqlx::query(text::CLOSING)
+        .bind(row.id)
+        .bind(row.destination.to_string())
+        .bind(&row.aggregatetype)
+        .bind(&row.aggregateid)
+        .bind(&row.name)
+        .bind(row.payload.as_deref())
+        .bind(shared::headers_json(row))
+        .bind(&row.tracingspancontext);
+    closing.execute(connection).await?;
+    Ok(())
+}
+
 const PARSE_ERROR: u16 = 1064;
 const UNKNOWN_STMT_HANDLER: u16 = 1243;
 const UNSUPPORTED_PS: u16 = 1295;
+const MAX_PREPARED_STMT_COUNT: u16 = 1461;
 
 /// What an answer to what prepares a statement, or executes it, says about the session.
 fn prepared_by<T>(answer: &Result<T, sqlx::Error>) -> Prepared {

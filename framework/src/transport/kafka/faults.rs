@@ -16,6 +16,8 @@ use crate::{
     transport::{Full, Inbox, Outcome, OutgoingRow, Publisher, Repeat, Token, Transport},
 };
 
+mod transactions;
+
 const BOUND: Duration = Duration::from_secs(30);
 
 struct Cluster {
@@ -115,14 +117,14 @@ async fn a_topic_that_may_not_be_written_is_permanent_before_anything_is_sent() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_producer_is_replaced_and_what_it_had_is_unknown() {
+async fn what_is_given_up_is_unknown_and_a_new_producer_goes_on() {
     let cluster = cluster();
     let mut publisher = KafkaPublisher::start(&Arc::new(cluster.settings.clone())).unwrap();
     assert_eq!(publish(&mut publisher, "orders").await, Outcome::Confirmed);
     cluster.mock.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
     for token in 0..20 {
         if token == 10 {
-            publisher.break_producer();
+            publisher.give_up(); // does what a fatal error of librdkafka does
         }
         publisher.submit(&row("orders"), Token(token)).unwrap();
     }

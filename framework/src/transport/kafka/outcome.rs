@@ -21,7 +21,7 @@ pub(super) fn of_refusal(code: Code, topic: &str) -> Outcome {
 }
 
 /// The broker or the client refused this row, and would do so again.
-fn is_permanent(code: Code) -> bool {
+pub(super) fn is_permanent(code: Code) -> bool {
     matches!(
         code,
         Code::UnknownTopic

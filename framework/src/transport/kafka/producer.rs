@@ -160,6 +160,20 @@ impl Flight {
         }
     }
 
+    /// Everything that has no outcome yet.
+    pub(super) fn abandon_all(&self, outcome: &Outcome) {
+        let open: Vec<(u32, u32)> = {
+            let inner = locked(&self.inner);
+            (0..)
+                .zip(&inner.slots)
+                .filter_map(|(index, slot)| Some((index, slot.as_ref()?.generation)))
+                .collect()
+        };
+        for (index, generation) in open {
+            self.settle(index, generation, outcome.clone());
+        }
+    }
+
     /// How many outcomes there are, compared with what is still to come.
     pub(super) fn progress(&self) -> Progress {
         let inner = locked(&self.inner);

@@ -51,14 +51,6 @@ impl KafkaPublisher {
     }
 }
 
-#[cfg(test)]
-impl KafkaPublisher {
-    /// As if librdkafka had reported a fatal error.
-    pub(super) fn break_producer(&self) {
-        self.shared.flight.kill(locked(&self.shared.router).generation);
-    }
-}
-
 #[async_trait]
 impl Publisher for KafkaPublisher {
     fn submit(&mut self, row: &OutgoingRow, token: Token) -> Result<(), Full> {
@@ -77,6 +69,16 @@ impl Publisher for KafkaPublisher {
                 Progress::Enough => return flight.collect(),
             }
         }
+    }
+
+    fn give_up(&mut self) {
+        let mut router = locked(&self.shared.router);
+        for held in router.holding.drain() {
+            let outcome = Outcome::Transient("publishing was given up before this was sent".to_owned());
+            self.shared.flight.settle(held.slot, 0, outcome);
+        }
+        // The caretaker purges the queue and what is in flight, and goes on with a new producer.
+        self.shared.flight.kill(router.generation);
     }
 
     async fn close(mut self: Box<Self>) -> Vec<(Token, Outcome)> {

@@ -85,14 +85,8 @@ impl Shared {
 
     fn send(&self, client: &Client, generation: u32, row: &OutgoingRow, slot: u32) -> Sent {
         let topic = row.destination.name();
-        let limit = self.settings.message_bytes_max;
-        let bytes = wire::record_bytes(row);
-        if bytes > limit {
-            let text = format!(
-                "topic {topic:?}: {bytes} bytes are more than message_bytes_max = {limit}; raise it and the topic's \
-                 max.message.bytes, or send a smaller body"
-            );
-            self.flight.settle(slot, generation, Outcome::Permanent(text));
+        if let Some(why) = wire::too_large(row, self.settings.message_bytes_max) {
+            self.flight.settle(slot, generation, Outcome::Permanent(why));
             return Sent::Taken;
         }
         let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, slot as usize);

@@ -4,7 +4,7 @@
 //! overridden: [`Settings::property`] passes on any other property of librdkafka. Values of passed-on properties never
 //! reach a log or an error text.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use rdkafka::{ClientConfig, error::KafkaError};
 use secrecy::{ExposeSecret, SecretString};
@@ -16,10 +16,8 @@ use crate::{limits, transport::TransportError};
 /// ```
 /// use barid::transport::kafka::Settings;
 /// let settings = Settings::new("kafka-1:9092,kafka-2:9092")
-///     .property("security.protocol", "SASL_SSL")
-///     .property("sasl.mechanism", "SCRAM-SHA-512")
-///     .property("sasl.username", "orders")
-///     .property("sasl.password", "secret");
+///     .ssl(Some("/etc/kafka/ca.pem".as_ref()))
+///     .sasl("SCRAM-SHA-512", "orders", "secret");
 /// assert!(!format!("{settings:?}").contains("secret"));
 /// ```
 #[derive(Clone, Debug)]
@@ -32,7 +30,7 @@ pub struct Settings {
     /// Bytes of bodies that one publisher may have in flight. Default: [`limits::WINDOW_BYTES_MAX`].
     pub window_bytes_max: usize,
     /// How long the client tries to deliver one row before its outcome is unknown (`message.timeout.ms`). Keep it below the
-    /// relay's lease. Default: [`limits::CALL_TIMEOUT`].
+    /// relay's lease. Default: [`limits::CONFIRM_TIMEOUT`].
     pub message_timeout: Duration,
     /// How long the client waits for more rows before it sends a batch (`linger.ms`). Default: 5 ms.
     pub linger: Duration,
@@ -59,6 +57,11 @@ pub struct Settings {
     pub partitions: i32,
     /// Replicas of a topic made by `declare`; -1 leaves it to the broker. Default: -1.
     pub replication_factor: i32,
+    /// Publishes in Kafka transactions, one a batch, under this id. A batch arrives as a whole or not at all for consumers that
+    /// read committed records only, so that many rows of a key can be in flight and none overtakes another even when one is
+    /// refused. Whoever starts to publish under an id ends the batch of the one before, and shuts it out: one id an outbox, the
+    /// same after a restart. Default: none, no transactions.
+    pub transactional_id: Option<String>,
     /// Other properties of librdkafka, by its names. See [`Settings::property`].
     pub properties: BTreeMap<String, SecretString>,
 }
@@ -71,7 +74,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("max.in.flight", "more than 5 would break the order of a key; remove it"),
     ("max.in.flight.requests.per.connection", "more than 5 would break the order of a key; remove it"),
     ("enable.gapless.guarantee", "it is experimental and purges rows; remove it"),
-    ("transactional.id", "the outbox needs no Kafka transactions; remove it"),
+    ("transactional.id", "use the field transactional_id"),
+    ("transaction.timeout.ms", "use the field message_timeout"),
     ("enable.auto.commit", "offsets are committed after the message was handled; remove it"),
     ("auto.commit.enable", "offsets are committed after the message was handled; remove it"),
     ("auto.commit.interval.ms", "use the field commit_interval"),
@@ -98,7 +102,7 @@ impl Settings {
             brokers: brokers.into(),
             window_rows_max: 10_000,
             window_bytes_max: limits::WINDOW_BYTES_MAX,
-            message_timeout: limits::CALL_TIMEOUT,
+            message_timeout: limits::CONFIRM_TIMEOUT,
             linger: Duration::from_millis(5),
             message_bytes_max: 1_000_000,
             unknown_topic_wait: Duration::from_secs(1),
@@ -109,6 +113,7 @@ impl Settings {
             open_offsets_max: 10_000,
             partitions: 6,
             replication_factor: -1,
+            transactional_id: None,
             properties: BTreeMap::new(),
         }
     }
@@ -118,6 +123,40 @@ impl Settings {
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.insert(name.into(), SecretString::from(value.into()));
         self
+    }
+
+    /// Logs in as `username`. `mechanism` is `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`; the SCRAM ones, and `PLAIN` with
+    /// [`Settings::ssl`], need the feature `kafka-ssl`.
+    #[must_use]
+    pub fn sasl(self, mechanism: &str, username: impl Into<String>, password: impl Into<String>) -> Self {
+        let encrypted = self.protocol().ends_with("SSL");
+        self.property("security.protocol", if encrypted { "SASL_SSL" } else { "SASL_PLAINTEXT" })
+            .property("sasl.mechanism", mechanism)
+            .property("sasl.username", username)
+            .property("sasl.password", password)
+    }
+
+    /// Encrypts the connection, and trusts only what the authorities in `ca_file` (PEM) signed; without a file, those that the
+    /// machine trusts. The certificate of a broker must name its host. Needs the feature `kafka-ssl`.
+    #[must_use]
+    pub fn ssl(self, ca_file: Option<&Path>) -> Self {
+        let sasl = self.protocol().starts_with("SASL");
+        let settings = self.property("security.protocol", if sasl { "SASL_SSL" } else { "SSL" });
+        match ca_file {
+            Some(file) => settings.property("ssl.ca.location", file.display().to_string()),
+            None => settings,
+        }
+    }
+
+    /// Shows our own certificate (PEM, with those it was signed with) to brokers that ask for one; with [`Settings::ssl`].
+    #[must_use]
+    pub fn client_certificate(self, certificate: &Path, key: &Path) -> Self {
+        self.property("ssl.certificate.location", certificate.display().to_string())
+            .property("ssl.key.location", key.display().to_string())
+    }
+
+    fn protocol(&self) -> &str {
+        self.properties.get("security.protocol").map_or("PLAINTEXT", |protocol| protocol.expose_secret())
     }
 
     /// Checks everything that can be checked without the broker.
@@ -206,6 +245,16 @@ impl Settings {
             .set("queue.buffering.max.messages", (self.window_rows_max * 2 + 1_000).to_string())
             .set("queue.buffering.max.kbytes", (self.window_bytes_max / 512 + 65_536).to_string());
         self.with_properties(config)
+    }
+
+    /// The same, with transactions.
+    pub(super) fn transactional_config(&self, id: &str) -> ClientConfig {
+        let mut config = self.producer_config();
+        config
+            .set("transactional.id", id)
+            // What a crash leaves open holds consumers up for this long, unless somebody goes on under the id.
+            .set("transaction.timeout.ms", self.message_timeout.as_millis().max(1_000).to_string());
+        config
     }
 
     /// A consumer that commits only what it is told to.

@@ -20,9 +20,17 @@ pub(super) fn record_headers(row: &OutgoingRow) -> OwnedHeaders {
     all.unwrap_or_default()
 }
 
-/// What the row takes in the client's buffers, which is what `message.max.bytes` looks at.
-pub(super) fn record_bytes(row: &OutgoingRow) -> usize {
-    row.payload_len() + row.aggregateid.as_ref().map_or(0, String::len)
+/// Why the row can never be sent, when it has more bytes than the limit.
+pub(super) fn too_large(row: &OutgoingRow, limit: usize) -> Option<String> {
+    // What `message.max.bytes` looks at.
+    let bytes = row.payload_len() + row.aggregateid.as_ref().map_or(0, String::len);
+    let topic = row.destination.name();
+    (bytes > limit).then(|| {
+        format!(
+            "topic {topic:?}: {bytes} bytes are more than message_bytes_max = {limit}; raise it and the topic's \
+             max.message.bytes, or send a smaller body"
+        )
+    })
 }
 
 /// The record's headers as text. Of a name that occurs twice the last value counts; bytes that are no UTF-8 are replaced.

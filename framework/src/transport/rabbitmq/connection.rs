@@ -6,6 +6,7 @@
 use std::{
     fmt,
     future::Future,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +21,7 @@ use secrecy::ExposeSecret as _;
 use url::Url;
 use uuid::Uuid;
 
-use super::Settings;
+use super::{Settings, tls};
 use crate::transport::TransportError;
 
 /// The broker that one transport talks to.
@@ -47,6 +48,7 @@ impl Broker {
     pub(super) fn new(settings: Settings) -> Result<Self, TransportError> {
         settings.check()?;
         let (mut uri, address) = parse(settings.url.expose_secret())?;
+        tls::prepare(&settings, &mut uri)?;
         uri.query.heartbeat = Some(settings.heartbeat_s);
         uri.query.connection_timeout =
             Some(u64::try_from(settings.connect_timeout.as_millis()).unwrap_or(u64::MAX));
@@ -65,7 +67,11 @@ impl Broker {
     pub(super) async fn connect(&self, purpose: &str) -> Result<Connection, TransportError> {
         let properties =
             ConnectionProperties::default().with_connection_name(format!("barid {purpose}").into());
-        let connecting = Connection::connect_uri(self.uri.clone(), properties);
+        let connecting = async {
+            let tls = tls::load(&self.settings)?;
+            let runtime = lapin::runtime::default_runtime()?;
+            Connection::connect_uri_with_config(self.uri.clone(), properties, tls, runtime).await
+        };
         match tokio::time::timeout(self.settings.connect_timeout, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.connect_error(&error)),
@@ -91,8 +97,9 @@ impl Broker {
         &self,
         connection: &Connection,
     ) -> Result<Channel, TransportError> {
-        let channel = self.bounded("channel.open", connection.create_channel()).await?;
-        self.bounded("confirm.select", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        let channel = self.bounded_on(connection, "channel.open", connection.create_channel()).await?;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        self.bounded_on(connection, "confirm.select", confirms).await?;
         Ok(channel)
     }
 
@@ -107,6 +114,24 @@ impl Broker {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.call_error(&error)),
             Err(_) => Err(TransportError::Timeout { broker: self.address.clone(), call, after }),
+        }
+    }
+
+    /// As [`Broker::bounded`], on a connection that publishes. While the broker blocks publishers it reads nothing from such a
+    /// connection, so the clock stands still.
+    pub(super) async fn bounded_on<T>(
+        &self,
+        connection: &Connection,
+        call: &'static str,
+        answer: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, TransportError> {
+        let mut answer = pin!(answer);
+        loop {
+            let within = self.bounded(call, answer.as_mut()).await;
+            if matches!(within, Err(TransportError::Timeout { .. })) && connection.status().blocked() {
+                continue;
+            }
+            return within;
         }
     }
 

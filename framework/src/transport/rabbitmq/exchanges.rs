@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use lapin::{
     Connection, ExchangeKind,
     options::ExchangeDeclareOptions,
+    protocol::AMQPError,
     types::{FieldTable, ShortString},
 };
 
@@ -96,20 +97,22 @@ impl Exchanges {
 }
 
 async fn ask(broker: Arc<Broker>, connection: Arc<Connection>, name: String) -> Result<bool, TransportError> {
-    let channel = broker.bounded("channel.open", connection.create_channel()).await?;
+    let channel = broker.bounded_on(&connection, "channel.open", connection.create_channel()).await?;
     let Ok(short) = ShortString::try_new(name) else { return Ok(false) };
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     let declared = channel.exchange_declare(short, ExchangeKind::Topic, options, FieldTable::default());
-    let after = broker.settings.call_timeout;
-    match tokio::time::timeout(after, declared).await {
-        Ok(Ok(())) => Ok(true),
-        // Any other refusal of the question says nothing about publishing: let the broker judge the message itself.
-        Ok(Err(error)) => match channel_error(&error) {
-            Some(refusal) => Ok(refusal.get_id() != NOT_FOUND),
-            None => Err(broker.call_error(&error)),
+    let answer = present(declared);
+    Ok(broker.bounded_on(&connection, "exchange.declare", answer).await? != Some(NOT_FOUND))
+}
+
+/// The broker's answer to a passive declaration: none when the thing exists, or the code of the refusal. Any other than
+/// [`NOT_FOUND`] says nothing about publishing: the broker judges the message itself.
+pub(super) async fn present(declared: impl Future<Output = lapin::Result<()>>) -> lapin::Result<Option<u16>> {
+    match declared.await {
+        Ok(()) => Ok(None),
+        Err(error) => match channel_error(&error).map(AMQPError::get_id) {
+            Some(code) => Ok(Some(code)),
+            None => Err(error),
         },
-        Err(_) => {
-            Err(TransportError::Timeout { broker: broker.address.clone(), call: "exchange.declare", after })
-        }
     }
 }

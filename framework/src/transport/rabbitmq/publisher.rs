@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -23,6 +23,7 @@ use tokio::time::{Sleep, sleep};
 use super::{
     connection::{Backoff, Broker, Opened},
     exchanges::Exchanges,
+    pace::Pace,
     shard::{Row, Settled, Shard, Via},
     wire,
 };
@@ -53,6 +54,8 @@ pub(super) struct RabbitPublisher {
     settled: Vec<Settled>,
     rows: usize,
     bytes: usize,
+    /// How many rows may be in flight.
+    pace: Pace,
     turn: usize,
     /// When confirm timeouts are looked at next.
     tick: Pin<Box<Sleep>>,
@@ -70,6 +73,7 @@ impl RabbitPublisher {
             settled: Vec::new(),
             rows: 0,
             bytes: 0,
+            pace: Pace::new(broker.settings.window_rows_min, broker.settings.window_rows_max),
             turn: 0,
             tick: Box::pin(sleep(tick(&broker))),
             broker,
@@ -116,6 +120,14 @@ impl RabbitPublisher {
         let settled = std::mem::take(&mut self.settled);
         self.rows -= settled.len();
         self.bytes -= settled.iter().map(|settled| settled.bytes).sum::<usize>();
+        let confirmed = settled.iter().filter(|settled| settled.outcome == Outcome::Confirmed).count();
+        if let Some(window_rows) = self.pace.confirmed(confirmed, Instant::now()) {
+            tracing::info!(
+                broker = self.broker.address,
+                window_rows,
+                "found out how many unconfirmed rows it needs"
+            );
+        }
         settled.into_iter().map(|settled| (settled.token, settled.outcome)).collect()
     }
 
@@ -176,6 +188,9 @@ impl RabbitPublisher {
             self.tick = Box::pin(sleep(tick(&self.broker)));
             let Link::Up { connection, .. } = &self.link else { continue };
             let blocked = connection.status().blocked();
+            if blocked {
+                self.pace.interrupted();
+            }
             for shard in &mut self.shards {
                 if blocked {
                     shard.postpone();
@@ -197,6 +212,7 @@ impl RabbitPublisher {
             self.held.extend(waiting.into_iter().map(|row| Held { token: row.token, bytes: row.body.len() }));
         }
         self.exchanges.forget();
+        self.pace.interrupted();
         self.link = Link::Pausing(Box::pin(sleep(pause)));
     }
 
@@ -212,10 +228,12 @@ impl Publisher for RabbitPublisher {
     fn submit(&mut self, row: &OutgoingRow, token: Token) -> Result<(), Full> {
         let settings = &self.broker.settings;
         let bytes = row.payload_len();
+        if self.rows >= self.pace.window() {
+            self.pace.full();
+            return Err(Full);
+        }
         // A body larger than the byte window goes alone; it could never go otherwise.
-        let full = self.rows >= settings.window_rows_max
-            || (self.rows > 0 && self.bytes + bytes > settings.window_bytes_max);
-        if full {
+        if self.rows > 0 && self.bytes + bytes > settings.window_bytes_max {
             return Err(Full);
         }
         self.rows += 1;
@@ -244,6 +262,13 @@ impl Publisher for RabbitPublisher {
 
     async fn settled(&mut self) -> Vec<(Token, Outcome)> {
         poll_fn(|cx| self.poll_settled(cx)).await
+    }
+
+    fn give_up(&mut self) {
+        if matches!(self.link, Link::Up { .. }) {
+            // The connection goes, with whatever is in its buffer.
+            self.lose(&self.broker.lost("publishing was given up"));
+        }
     }
 
     async fn close(mut self: Box<Self>) -> Vec<(Token, Outcome)> {

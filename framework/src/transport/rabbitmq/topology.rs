@@ -3,6 +3,7 @@
 //! Idempotent and safe from several processes at once. What exists with other arguments is never changed: RabbitMQ
 //! cannot, so the error names the argument and what to do.
 
+use futures::future::FutureExt as _;
 use lapin::{
     Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
@@ -10,7 +11,8 @@ use lapin::{
 };
 
 use super::{
-    connection::{Broker, PRECONDITION_FAILED, amqp_error},
+    connection::{Broker, NOT_FOUND, PRECONDITION_FAILED, amqp_error},
+    exchanges::present,
     limits::{self, Refusal},
 };
 use crate::{
@@ -31,6 +33,65 @@ pub(super) async fn declare(broker: &Broker, inbox: &Inbox) -> Result<(), Transp
         let options = QueueBindOptions { nowait: false };
         let bound = channel.queue_bind(queue.clone(), exchange, "#".into(), options, FieldTable::default());
         broker.bounded("queue.bind", bound).await?;
+    }
+    // Everything is declared; a failure to hang up politely is not the caller's problem.
+    let _ = broker.bounded("connection.close", connection.close(200, "declared".into())).await;
+    Ok(())
+}
+
+/// Which of these do not exist, asked passively: that needs no permission and changes nothing.
+pub(super) async fn missing(
+    broker: &Broker,
+    destinations: &[Destination],
+) -> Result<Vec<String>, TransportError> {
+    let connection = broker.connect("check").await?;
+    let mut missing = Vec::new();
+    for destination in destinations {
+        // On a channel of its own, which a refusal closes.
+        let channel = broker.bounded("channel.open", connection.create_channel()).await?;
+        let name = checked(Ok(destination.clone()))?;
+        let (call, code) = match destination {
+            Destination::Queue(_) => {
+                let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+                let declared = channel.queue_declare(name, options, FieldTable::default());
+                ("queue.declare", present(async { declared.await.map(drop) }).boxed())
+            }
+            Destination::Topic(_) => {
+                let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+                let kind = ExchangeKind::Topic;
+                (
+                    "exchange.declare",
+                    present(channel.exchange_declare(name, kind, options, FieldTable::default())).boxed(),
+                )
+            }
+        };
+        if broker.bounded(call, code).await? == Some(NOT_FOUND) {
+            let what = if matches!(destination, Destination::Queue(_)) { "queue" } else { "exchange" };
+            missing.push(format!(
+                "{what} {:?} does not exist; declare it, or correct the destination {destination}",
+                destination.name()
+            ));
+        }
+    }
+    // Everything is known; a failure to hang up politely is not the caller's problem.
+    let _ = broker.bounded("connection.close", connection.close(200, "checked".into())).await;
+    Ok(missing)
+}
+
+/// Declares queues that nobody reads yet, and exchanges without a binding.
+pub(super) async fn make(broker: &Broker, destinations: &[Destination]) -> Result<(), TransportError> {
+    let connection = broker.connect("declare").await?;
+    for destination in destinations {
+        let name = checked(Ok(destination.clone()))?;
+        match destination {
+            Destination::Queue(queue) => {
+                declare_queue(broker, &connection, &name, &Inbox::new(queue)).await?;
+            }
+            Destination::Topic(_) => {
+                let channel = broker.bounded("channel.open", connection.create_channel()).await?;
+                declare_exchange(broker, &channel, name).await?;
+            }
+        }
     }
     // Everything is declared; a failure to hang up politely is not the caller's problem.
     let _ = broker.bounded("connection.close", connection.close(200, "declared".into())).await;

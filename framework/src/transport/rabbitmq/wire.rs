@@ -20,6 +20,10 @@ use crate::{
 /// message's headers must fit into one.
 const HEADERS_BYTES_MAX: usize = 100 * 1024;
 
+/// Headers by which RabbitMQ routes copies of a message to other queues, past everything that was configured. It closes the
+/// channel over one that is no array, and with it the neighbours of the message.
+const COPYING: [&str; 2] = ["CC", "BCC"];
+
 /// Delivery mode of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
 
@@ -42,12 +46,24 @@ pub(super) fn encode(row: &OutgoingRow, body_bytes_max: usize) -> Result<Message
         Destination::Queue(queue) => (ShortString::default(), short("queue", queue)?),
         Destination::Topic(topic) => (short("topic", topic)?, name.clone()),
     };
-    let all = row.wire_headers();
-    let mut table = FieldTable::default();
-    let mut bytes = 0;
-    for (name, value) in all.iter() {
+    // Without the map that `wire_headers` makes: it was a third of what encoding cost.
+    let (mut table, mut bytes, mut refused) = (FieldTable::default(), 0, None);
+    row.each_wire_header(|name, value| {
+        if COPYING.contains(&name) {
+            refused = Some(format!(
+                "a header may not be called {name:?}: RabbitMQ would route copies of the message by it"
+            ));
+        }
         bytes += name.len() + value.len() + 6;
-        table.insert(short("header name", name)?, AMQPValue::LongString(LongString::from(value)));
+        match short("header name", name) {
+            Ok(name) => {
+                table.insert(name, AMQPValue::LongString(LongString::from(value)));
+            }
+            Err(why) => refused = Some(why),
+        }
+    });
+    if let Some(why) = refused {
+        return Err(why);
     }
     if bytes > HEADERS_BYTES_MAX {
         return Err(format!("the headers have {bytes} bytes and at most {HEADERS_BYTES_MAX} fit a frame"));
@@ -56,9 +72,9 @@ pub(super) fn encode(row: &OutgoingRow, body_bytes_max: usize) -> Result<Message
         .with_message_id(short("message id", &row.id.to_string())?)
         .with_type(name)
         .with_delivery_mode(PERSISTENT)
-        .with_timestamp(timestamp(&all))
+        .with_timestamp(timestamp(&row.headers))
         .with_headers(table);
-    if let Some(content_type) = all.get(headers::CONTENT_TYPE) {
+    if let Some(content_type) = row.headers.get(headers::CONTENT_TYPE) {
         properties = properties.with_content_type(short("content type", content_type)?);
     }
     Ok(Message { exchange, routing_key, properties })

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::queue::{NewRow, Shared, Targets};
 use crate::{
     Destination,
-    limits::{CALL_TIMEOUT, WINDOW_BYTES_MAX, WINDOW_ROWS_MAX},
+    limits::{CALL_TIMEOUT, WINDOW_BYTES_MAX, WINDOW_ROWS},
     transport::{Full, Outcome, OutgoingRow, Publisher, Token},
 };
 
@@ -26,9 +26,9 @@ pub(super) struct SqlPublisher {
 
 impl SqlPublisher {
     pub(super) fn start(database: Shared) -> Self {
-        let (waiting, rows) = mpsc::channel(WINDOW_ROWS_MAX);
+        let (waiting, rows) = mpsc::channel(WINDOW_ROWS);
         // As large as the window: the writer never waits for its caller.
-        let (outcomes, settled) = mpsc::channel(WINDOW_ROWS_MAX);
+        let (outcomes, settled) = mpsc::channel(WINDOW_ROWS);
         tokio::spawn(write_all(database, rows, outcomes));
         Self { waiting, settled, in_flight: HashMap::new(), bytes: 0 }
     }
@@ -50,7 +50,7 @@ impl Publisher for SqlPublisher {
     fn submit(&mut self, row: &OutgoingRow, token: Token) -> Result<(), Full> {
         let bytes = row.payload_len();
         let too_large = self.bytes + bytes > WINDOW_BYTES_MAX && !self.in_flight.is_empty();
-        if too_large || self.in_flight.len() >= WINDOW_ROWS_MAX {
+        if too_large || self.in_flight.len() >= WINDOW_ROWS {
             return Err(Full);
         }
         // A closed channel means that the writer is gone: `settled` notices too, and answers for this row.
@@ -102,8 +102,8 @@ async fn write_all(
     mut rows: mpsc::Receiver<(Token, OutgoingRow)>,
     outcomes: mpsc::Sender<(Token, Outcome)>,
 ) {
-    let mut batch = Vec::with_capacity(WINDOW_ROWS_MAX);
-    while rows.recv_many(&mut batch, WINDOW_ROWS_MAX).await > 0 {
+    let mut batch = Vec::with_capacity(WINDOW_ROWS);
+    while rows.recv_many(&mut batch, WINDOW_ROWS).await > 0 {
         for outcome in write(&database, &batch).await {
             // Nobody is left to be told when the publisher was dropped; the rows are written all the same.
             let _ = outcomes.send(outcome).await;

@@ -6,6 +6,7 @@ use sqlx::Sqlite;
 
 use super::{SqliteSource, lease};
 use crate::{
+    failpoint::{self, Point},
     lane::{Park, RowId},
     lease::Epoch,
     source::{SourceError, Writer, held_keys_asked},
@@ -41,6 +42,7 @@ impl Writer for SqliteWriter {
                 let one = sqlx::query(DELETE).bind(row.seq).bind(row.id);
                 deleted += one.execute(transaction.connection()).await?.rows_affected();
             }
+            failpoint::reached(Point::AfterMarkBeforeCommit);
             commit(transaction).await?;
             Ok(deleted)
         };

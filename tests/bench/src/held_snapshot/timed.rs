@@ -6,7 +6,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use barid_relay::source::{Claim, ReadRow, Reader, Source, SourceError, Want, Writer};
+use barid_relay::{
+    lease::{Candidate, Epoch, Leases},
+    source::{ReadRow, Reader, Source, SourceError, Want, Writer},
+};
 
 /// When reads began, and what each took in microseconds.
 #[derive(Default)]
@@ -46,9 +49,13 @@ impl Source for TimedSource {
         self.source.needs_known()
     }
 
-    async fn reader(&self) -> Result<(Claim, Box<dyn Reader>), SourceError> {
-        let (claim, reader) = self.source.reader().await?;
-        Ok((claim, Box::new(TimedReader { reader, reads: Arc::clone(&self.reads) })))
+    async fn leases(&self, by: &Candidate) -> Result<Box<dyn Leases>, SourceError> {
+        self.source.leases(by).await
+    }
+
+    async fn reader(&self) -> Result<Box<dyn Reader>, SourceError> {
+        let reader = self.source.reader().await?;
+        Ok(Box::new(TimedReader { reader, reads: Arc::clone(&self.reads) }))
     }
 
     async fn writer(&self) -> Result<Box<dyn Writer>, SourceError> {
@@ -63,6 +70,10 @@ struct TimedReader {
 
 #[async_trait]
 impl Reader for TimedReader {
+    async fn adopt(&mut self, epoch: Epoch) -> Result<u64, SourceError> {
+        self.reader.adopt(epoch).await
+    }
+
     async fn read(&mut self, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
         let began = Instant::now();
         let rows = self.reader.read(want).await?;

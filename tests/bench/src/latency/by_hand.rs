@@ -59,6 +59,8 @@ async fn relay<P: Publish<Confirm: Unpin>>(
         let mut flying = FuturesUnordered::new();
         loop {
             tokio::select! {
+                // All confirms that are there come before the next read, which is what takes time.
+                biased;
                 Some((seq, id, answer)) = flying.next(), if !flying.is_empty() => {
                     let answer: anyhow::Result<()> = answer;
                     answer?;
@@ -74,11 +76,10 @@ async fn relay<P: Publish<Confirm: Unpin>>(
                     heard?;
                     // One read for all that was heard of meanwhile.
                     while listener.next_buffered().is_some() {}
-                    for row in bare::fetch(&mut reader, i64::MIN).await? {
-                        if known.insert(row.seq) {
-                            let (seq, id) = (row.seq, row.id);
-                            flying.push(client.publish(&row)?.map(move |answer| (seq, id, answer)));
-                        }
+                    for row in bare::fetch_unknown(&mut reader, &known).await? {
+                        known.insert(row.seq);
+                        let (seq, id) = (row.seq, row.id);
+                        flying.push(client.publish(&row)?.map(move |answer| (seq, id, answer)));
                     }
                 }
             }
