@@ -8,6 +8,7 @@ use crate::config::{self, Config};
 
 mod check;
 mod exit;
+mod parked;
 mod run;
 mod schema;
 
@@ -32,6 +33,9 @@ enum Command {
         #[command(subcommand)]
         command: SchemaCommand,
     },
+    /// Messages that cannot be delivered: looks at them, sends them again, goes on without them.
+    #[command(after_help = parked::HELP)]
+    Parked(Box<parked::Parked>),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +83,7 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Schema { command: SchemaCommand::Apply { url, file } } => {
             schema::apply(url, &file.config).await
         }
+        Command::Parked(command) => parked::parked(*command).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

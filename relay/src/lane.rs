@@ -23,6 +23,7 @@
 //! 15. More keys than memory is meant for are never held: the lanes halt and say so.
 //! 16. A row that a read shows after its DELETE or parking was answered is deleted or parked once more: a database that crashed
 //!     may have forgotten it (L).
+//! 17. A key is held from its first poison row on: rows before it, put back into the outbox, go their way (L, R).
 
 use std::{
     cmp::Reverse,
@@ -148,10 +149,22 @@ impl Lanes {
         self.halted.as_ref()
     }
 
-    /// Holds a key that has parked rows from an earlier run: its rows are parked behind them.
-    pub fn hold(&mut self, aggregatetype: &str, aggregateid: &str) {
+    /// Counts on from there.
+    #[must_use]
+    pub fn counting_from(mut self, stats: Stats) -> Self {
+        self.stats = stats;
+        self
+    }
+
+    /// Holds a key that has a poison row from an earlier run: its rows after this position are parked behind it.
+    pub fn hold(&mut self, aggregatetype: &str, aggregateid: &str, seq: i64) {
         let key = self.key_id(aggregatetype, aggregateid);
-        self.held.insert(key, i64::MIN);
+        let first = self.held.entry(key).or_insert(seq);
+        *first = seq.min(*first);
+    }
+
+    fn is_held(&self, key: KeyId, seq: i64) -> bool {
+        self.held.get(&key).is_some_and(|first| seq > *first || broken!(self, HoldsEarlierRows))
     }
 
     /// Takes a row that was read. Rows of a key must be pushed in their order.
@@ -173,7 +186,7 @@ impl Lanes {
             self.make_ready(ix);
             return Pushed::New;
         };
-        if self.held.contains_key(&key) {
+        if self.is_held(key, id.seq) {
             self.park_behind(id, 0);
             return Pushed::Behind;
         }
@@ -191,22 +204,14 @@ impl Lanes {
         }
         if let Some((aggregatetype, aggregateid)) = key {
             let key = self.key_id(aggregatetype, aggregateid);
-            if self.held.contains_key(&key) {
+            if self.is_held(key, id.seq) {
                 self.park_behind(id, 0);
                 return Pushed::Behind;
             }
             self.hold_behind(key, id);
         }
-        self.stats.poison += 1;
-        self.parks.push_back(Park { row: id, state: ParkState::Poison, attempts: 0, reason });
+        self.park(id, ParkState::Poison, 0, reason, None);
         Pushed::New
-    }
-
-    /// Takes a row that appeared too late for its order: it is parked, and its key is held.
-    pub fn push_late(&mut self, id: RowId, key: Option<(&str, &str)>, reason: String) -> Pushed {
-        let pushed = self.push_refused(id, key, reason);
-        self.stats.late += u64::from(pushed != Pushed::Known);
-        pushed
     }
 
     /// The next row for a sink, if its window has room. It stays ready until [`Lanes::started`].

@@ -29,6 +29,7 @@ pub mod config;
 pub mod failpoint;
 pub mod lane;
 pub mod lease;
+pub mod parked;
 pub mod relay;
 pub mod setup;
 pub mod sink;

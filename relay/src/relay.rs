@@ -19,27 +19,38 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     failpoint::{self, Point},
-    lane::{Halted, Lanes, RowId, Stats},
+    lane::{Halted, Lanes, ParkState, RowId, Stats},
     lease::{
         Candidate, Deadline,
         keeper::{Lease, Lost},
         sign::Sign,
     },
+    parked::fingerprint,
     sink::{self, OpenSink, Routes, Sink},
-    source::{ReadRow, Source, SourceError, Want},
+    source::{ReadRow, Source, Want},
 };
 
 mod builder;
 mod complain;
 mod deleting;
+mod error;
 mod opening;
 mod reading;
 #[cfg(test)]
 mod tests;
 mod waking;
+mod watching;
 
-pub use self::builder::{BuildError, RelayBuilder, Settings};
-use self::{complain::Complaints, deleting::Deleting, reading::Reading};
+pub use self::{
+    builder::{BuildError, RelayBuilder, Settings},
+    error::RelayError,
+};
+use self::{
+    complain::Complaints,
+    deleting::{Deleting, Done},
+    reading::Reading,
+    watching::Watch,
+};
 
 /// Publishes the outbox of one source until it is told to stop.
 #[derive(Debug)]
@@ -54,55 +65,11 @@ pub struct Relay {
     stats: watch::Sender<Stats>,
 }
 
-impl std::fmt::Debug for dyn Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").field("name", &self.name()).finish()
-    }
-}
-
-/// Why a relay stopped that nobody told to stop.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RelayError {
-    /// The source cannot be worked with; see the cause.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A sink cannot be worked with; see the cause.
-    #[error("sink {sink}: {cause}")]
-    Sink {
-        /// Its name.
-        sink: String,
-        /// Why.
-        #[source]
-        cause: barid::transport::TransportError,
-    },
-    /// The relay stopped by itself, because going on would break a promise. What is not delivered is in the outbox.
-    #[error("source {source_name} has halted at row {seq} (message {id}): {reason}")]
-    Halted {
-        /// The source.
-        source_name: String,
-        /// The position of the row.
-        seq: i64,
-        /// Its message id.
-        id: uuid::Uuid,
-        /// What is wrong, and what to do.
-        reason: String,
-    },
-    /// A task of the relay ended by a panic. This is a defect: report it.
-    #[error(
-        "source {source_name}: the relay's {task} task has died; this is a defect, please report it with the log"
-    )]
-    TaskDied {
-        /// The source.
-        source_name: String,
-        /// Which task.
-        task: &'static str,
-    },
-}
-
 /// Why a session ended without an error.
 enum End {
     Stopped,
+    /// An operator released parked rows: they are put back where they were, and read with what is behind them.
+    Released,
     /// Nothing more can be done until somebody decides.
     Halted(Halted),
 }
@@ -157,6 +124,12 @@ impl Relay {
                     let source_name = self.source.name().to_owned();
                     return Err(RelayError::Halted { source_name, seq: row.seq, id: row.id, reason });
                 }
+                Ok(End::Released) => {
+                    tracing::info!(
+                        source = self.source.name(),
+                        "parked messages were released; starting afresh"
+                    );
+                }
                 // What this one remembers is no longer true: it waits for its turn.
                 Err(error) if error.is_fenced() => tracing::warn!("{error}; starting afresh"),
                 Err(error) => return Err(error),
@@ -183,6 +156,7 @@ struct Session<'a> {
     deleting: Deleting,
     /// Since when confirmed rows have been waiting for more to be deleted together with.
     unretired_since: Option<Instant>,
+    watch: Watch,
     complaints: Complaints,
 }
 
@@ -207,6 +181,7 @@ impl Session<'_> {
             self.lanes.wake(Instant::now());
             self.publish();
             self.retire(false);
+            self.look();
             self.ask_for_more();
             self.relay.stats.send_if_modified(|stats| {
                 let changed = *stats != self.lanes.stats();
@@ -223,7 +198,15 @@ impl Session<'_> {
                     self.sinks.iter_mut().for_each(|sink| sink.publisher.give_up());
                 }
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
-                gone = self.deleting.done() => self.lanes.gone(gone?),
+                done = self.deleting.done() => match done? {
+                    Done::Gone(rows) => self.lanes.gone(rows),
+                    Done::Looked(seen) => {
+                        let parking = self.lanes.parks_waiting() > 0 || !self.deleting.idle();
+                        if self.watch.released(seen, parking) {
+                            return Ok(End::Released);
+                        }
+                    }
+                },
                 () = sleep_until(wake.into()) => {}
                 () = stop.cancelled() => return Ok(End::Stopped),
             }
@@ -341,7 +324,20 @@ impl Session<'_> {
             }
         }
         while !self.fenced && self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
-            self.deleting.park(self.lanes.take_parks(settings.delete_rows_max));
+            let mut parks = self.lanes.take_parks(settings.delete_rows_max);
+            for park in parks.iter_mut().filter(|park| park.state != ParkState::Behind) {
+                let place = park.sink.map_or("routes", |sink| &self.relay.sinks[sink].name);
+                park.fingerprint = Some(fingerprint(place, &park.reason));
+            }
+            self.deleting.park(parks);
+            self.watch.parked(Instant::now());
+        }
+    }
+
+    /// Looks whether an operator released parked rows, now and then.
+    fn look(&mut self) {
+        if self.deleting.has_room() && self.watch.due(Instant::now()) {
+            self.deleting.look();
         }
     }
 
@@ -349,7 +345,8 @@ impl Session<'_> {
         let idle = Instant::now() + std::time::Duration::from_secs(3600);
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
-        [self.lanes.next_wake(), deletes].into_iter().flatten().min().unwrap_or(idle)
+        let look = self.watch.next().filter(|_| self.deleting.has_room());
+        [self.lanes.next_wake(), deletes, look].into_iter().flatten().min().unwrap_or(idle)
     }
 
     /// Takes the last answers and deletes what they confirm, within a bound. What is unanswered then is published again by
@@ -372,7 +369,8 @@ impl Session<'_> {
                     return Ok::<_, RelayError>(());
                 }
                 match self.deleting.done().await {
-                    Ok(gone) => self.lanes.gone(gone),
+                    Ok(Done::Gone(rows)) => self.lanes.gone(rows),
+                    Ok(Done::Looked(_)) => {}
                     Err(error) if error.is_fenced() => self.fenced = true,
                     Err(error) => return Err(error),
                 }

@@ -26,6 +26,8 @@ pub mod identifier;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod open;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod parked;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
@@ -103,6 +105,12 @@ pub trait Source: Send + Sync + 'static {
     }
 }
 
+impl std::fmt::Debug for dyn Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("name", &self.name()).finish()
+    }
+}
+
 /// Reads rows in their order.
 #[async_trait]
 pub trait Reader: Send {
@@ -136,21 +144,60 @@ pub trait Writer: Send {
     /// [`SourceError::Fenced`] with nothing done, or when it is not known to have been done. Doing it again does no harm.
     async fn park(&mut self, epoch: Epoch, rows: &[Park]) -> Result<(), SourceError>;
 
-    /// The keys that have parked rows of this source: (`aggregatetype`, `aggregateid`).
+    /// The poison rows of this source that hold a key, in the order of (`seq`, `id`), from the one after `after`: a page of
+    /// them, and an empty one at the end. A key comes once for each of its poison rows.
     ///
     /// # Errors
-    /// When the database fails, or [`SourceError::TooManyHeld`].
-    async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError>;
+    /// When the database fails.
+    async fn held_keys(&mut self, after: Option<RowId>) -> Result<Vec<HeldKey>, SourceError>;
+
+    /// Puts every parked row that nobody holds back into the outbox, at the position where it was: what an operator released,
+    /// and what waited behind it. Returns how many there were. Only while nobody reads the outbox, because a reader may be
+    /// past that position already.
+    ///
+    /// # Errors
+    /// When the database fails, or [`SourceError::Fenced`]. What was put back by then is complete; doing it again goes on from
+    /// there.
+    async fn put_back(&mut self, epoch: Epoch) -> Result<u64, SourceError>;
+
+    /// What operators did to the parked rows of this source.
+    ///
+    /// # Errors
+    /// When the database fails.
+    async fn released(&mut self) -> Result<Released, SourceError>;
+}
+
+/// A poison row and the key that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldKey {
+    /// The row.
+    pub row: RowId,
+    /// The key: `aggregatetype`
+    pub aggregatetype: String,
+    /// The key: `aggregateid`
+    pub aggregateid: String,
+}
+
+/// What operators did to parked rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// Grows with every change by an operator.
+    pub times: i64,
+    /// Whether there are any parked rows.
+    pub parked: bool,
 }
 
 /// Keys that parked rows may hold before the relay stops instead of filling its memory.
 pub const HELD_KEYS_MAX: usize = 100_000;
 
-/// One more than may be, to see that there are too many.
+/// Parked rows that one statement looks at or moves: small enough that its locks and its undo log are nothing, large enough
+/// that the round trip is nothing either.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-fn held_keys_asked() -> i64 {
-    i64::try_from(HELD_KEYS_MAX).map_or(i64::MAX, |keys| keys + 1)
-}
+const PARKED_PAGE: i64 = 1_000;
+
+/// Where a walk along (`seq`, `id`) begins.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+const BEFORE_ALL: RowId = RowId { seq: i64::MIN, id: uuid::Uuid::nil() };
 
 /// Milliseconds as the databases count them.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -220,12 +267,15 @@ pub enum SourceError {
     },
     /// More keys are held by parked rows than can be remembered. Retry or skip parked rows first.
     #[error(
-        "source {source_name}: parked rows hold more than {HELD_KEYS_MAX} keys; look at relay_parked, repair the cause, and \
-         retry or remove rows before starting the relay again"
+        "source {source_name}: {held} keys are held by parked messages, more than the {HELD_KEYS_MAX} that a relay keeps in \
+         mind; see `barid-relay parked groups`, repair the cause, then `barid-relay parked retry` or `skip`, and start the \
+         relay again"
     )]
     TooManyHeld {
         /// The source.
         source_name: String,
+        /// How many.
+        held: usize,
     },
     /// The database cannot be a source as it is.
     #[error("source {source_name}: {cause}; {remedy}")]
@@ -278,7 +328,15 @@ impl At<'_> {
         doing: &'static str,
         call: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, SourceError> {
-        let after = barid::limits::CALL_TIMEOUT;
+        self.within(barid::limits::CALL_TIMEOUT, doing, call).await
+    }
+
+    async fn within<T>(
+        self,
+        after: std::time::Duration,
+        doing: &'static str,
+        call: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, SourceError> {
         let source_name = || self.name.to_owned();
         match tokio::time::timeout(after, call).await {
             Ok(Ok(value)) => Ok(value),
@@ -287,12 +345,5 @@ impl At<'_> {
                 Err(SourceError::Timeout { source_name: source_name(), doing, after_s: after.as_secs() })
             }
         }
-    }
-
-    fn not_too_many(self, keys: Vec<(String, String)>) -> Result<Vec<(String, String)>, SourceError> {
-        if keys.len() > HELD_KEYS_MAX {
-            return Err(SourceError::TooManyHeld { source_name: self.name.to_owned() });
-        }
-        Ok(keys)
     }
 }

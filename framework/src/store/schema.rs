@@ -267,6 +267,7 @@ macro_rules! steps {
             step!($folder, "0008", 8, "subscriptions"),
             step!($folder, "0009", 9, "results"),
             step!($folder, "0010", 10, "lease"),
+            step!($folder, "0011", 11, "parked"),
         ]
     };
 }

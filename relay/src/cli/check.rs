@@ -41,7 +41,7 @@ async fn source_works(
     pool: &barid::store::AnyPool,
 ) -> Result<(), crate::source::SourceError> {
     let source = crate::source::open::source_with(name, pool, &config.options())?;
-    source.writer().await?.held_keys().await?;
+    source.writer().await?.held_keys(None).await?;
     source.reader().await?;
     let nobody = Candidate { name: "check".to_owned(), process: String::new() };
     let holder = source.leases(&nobody).await?.look().await?;

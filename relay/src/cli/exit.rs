@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use barid::store::{pool::ConnectError, schema::SchemaError};
 
-use crate::{config::ConfigError, relay::RelayError, setup::SetupError};
+use crate::{config::ConfigError, relay::RelayError, setup::SetupError, source::SourceError};
 
 /// Shown below `--help`; the codes are those of [`Failure::code`].
 pub(super) const HELP: &str = "Exit codes:
@@ -14,6 +14,7 @@ pub(super) const HELP: &str = "Exit codes:
   3    the configuration is wrong
   4    a database or a broker cannot be reached, or refuses
   5    the schema is missing, changed, or newer than this program
+  6    no parked message is what was asked for
   130  stopped by a second signal, without a drain";
 
 /// Why the program did not do what it was asked.
@@ -29,13 +30,19 @@ pub(super) enum Failure {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("{0}")]
+    Usage(String),
+    #[error("source {source_name}: no such message is parked: {selection}")]
+    NothingParked { source_name: String, selection: String },
     #[error("{0} of the checks above failed")]
     Checks(usize, u8),
     #[error("source {0}: its relay has died; this is a defect, please report it with the log")]
     Died(String),
     #[error("{} of {of} sources failed:{}", each.len(), each.iter().map(|one| format!("\n  {one}")).collect::<String>())]
     Sources { each: Vec<Failure>, of: usize },
-    #[error("signals cannot be received: {0}")]
+    #[error("signals cannot be received, or the terminal fails: {0}")]
     Signals(#[from] std::io::Error),
 }
 
@@ -65,6 +72,9 @@ impl Failure {
             Self::Schema(_) => 5,
             Self::Checks(_, worst) => *worst,
             Self::Relay(RelayError::Sink { .. }) => 4,
+            Self::Usage(_) => 2,
+            Self::Source(_) => 4,
+            Self::NothingParked { .. } => 6,
             Self::Relay(_) | Self::Died(_) | Self::Signals(_) => 1,
         }
     }

@@ -32,6 +32,7 @@ variants! {
     14 DropsWhatFailed: "a row that failed is forgotten"
     15 HoldsWithoutEnd: "as many keys are held as there are"
     16 LeavesWhatCameBack: "a row whose DELETE was answered and forgotten stays"
+    17 HoldsEarlierRows: "a row that was put back before the poison row of its key is parked again"
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(super) const SCHEDULES: u32 = 10_000;
 const WINDOW_ROWS: usize = 5;
 /// Keys that may be held; of four there are.
 const HELD_MAX: usize = 2;
+/// The key that is held from an earlier run, and the position from which on it is.
+const HELD_BEFORE: (u8, i64) = (3, 12);
 /// The shortest pause of [`lanes`].
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
@@ -99,12 +101,16 @@ struct Model {
     now: Instant,
     order: Order,
     poison: Poison,
+    held_before: bool,
 }
 
 impl Model {
-    fn new(order: Order, poison: Poison, broken: Option<Broken>) -> Self {
+    fn new(order: Order, poison: Poison, held_before: bool, broken: Option<Broken>) -> Self {
         let mut lanes = lanes(WINDOW_ROWS).held_max(HELD_MAX);
         lanes.broken = broken;
+        if held_before {
+            lanes.hold("order", &HELD_BEFORE.0.to_string(), HELD_BEFORE.1);
+        }
         Self {
             lanes,
             rows: Vec::new(),
@@ -117,7 +123,13 @@ impl Model {
             now: Instant::now(),
             order,
             poison,
+            held_before,
         }
+    }
+
+    /// Whether this row waits behind one that was parked in an earlier run.
+    fn behind_before(&self, key: Option<u8>, seq: i64) -> bool {
+        self.held_before && self.order != Order::None && key == Some(HELD_BEFORE.0) && seq > HELD_BEFORE.1
     }
 
     /// The earlier rows of the key of a row, where the order matters.
@@ -185,13 +197,16 @@ impl Model {
 
     /// Whether the lanes halted, and that they do so when they must and at no other time.
     fn halts(&self) -> bool {
-        let held: HashSet<_> = self.parked_as(ParkState::Poison).filter_map(|at| self.rows[at].key).collect();
+        let mut held: HashSet<_> =
+            self.parked_as(ParkState::Poison).filter_map(|at| self.rows[at].key).collect();
+        held.extend(self.held_before.then_some(HELD_BEFORE.0));
         let must = match self.poison {
             Poison::Halt => self.refused,
             _ => self.order != Order::None && held.len() > HELD_MAX,
         };
         assert_eq!(self.lanes.halted().is_some(), must, "{:?}", self.lanes.halted());
-        assert!(self.poison != Poison::Halt || self.parked.is_empty(), "a row was parked instead");
+        let none = self.parked.values().all(|state| *state == ParkState::Behind);
+        assert!(self.poison != Poison::Halt || none, "a row was parked instead");
         must
     }
 
@@ -207,7 +222,8 @@ impl Model {
             assert_ne!(self.rows[at].is, Is::InFlight, "row {at} was parked in flight");
             assert!(!self.rows[at].confirmed, "row {at} was parked and confirmed");
             self.rows[at].is = Is::Done;
-            let skips = self.poison == Poison::Skip;
+            let unordered = self.order == Order::None && self.rows[at].key.is_some();
+            let skips = self.poison == Poison::Skip && park.state != ParkState::Behind || unordered;
             assert_eq!(park.state == ParkState::Skipped, skips, "row {at} is parked as {:?}", park.state);
             assert!(self.parked.insert(park.row.seq, park.state).is_none());
             self.lanes.gone([park.row]);
@@ -231,7 +247,7 @@ impl Model {
         let way = Way { sink, order: self.order, poison: self.poison };
         let seq = i64::try_from(self.rows.len()).unwrap();
         let poisoned = self.parked_as(ParkState::Poison).any(|at| self.rows[at].key == key);
-        let held = self.order != Order::None && key.is_some() && poisoned;
+        let held = self.order != Order::None && key.is_some() && poisoned || self.behind_before(key, seq);
         self.rows.push(Known { key, way, is: Is::Queued, failed: None, confirmed: false });
         let pushed = self.lanes.push(row(seq, key), way);
         assert_eq!(pushed, if held { Pushed::Behind } else { Pushed::New });
@@ -323,14 +339,19 @@ impl Model {
         assert_eq!((self.lanes.rows(), self.lanes.bytes(), self.lanes.in_flight()), (0, 0, 0));
         assert!(self.lanes.chains.is_empty());
         for behind in self.parked_as(ParkState::Behind) {
-            let poison = |at: usize| self.rows[at].key == self.rows[behind].key && at < behind;
-            assert!(self.parked_as(ParkState::Poison).any(poison), "row {behind} is parked behind nobody");
+            let key = self.rows[behind].key;
+            let poison = |at: usize| self.rows[at].key == key && at < behind;
+            let before = self.behind_before(key, i64::try_from(behind).unwrap());
+            assert!(
+                before || self.parked_as(ParkState::Poison).any(poison),
+                "row {behind} is parked behind nobody"
+            );
         }
     }
 }
 
-fn check(order: Order, poison: Poison, ops: &[Op], broken: Option<Broken>) {
-    let mut model = Model::new(order, poison, broken);
+fn check(order: Order, poison: Poison, held_before: bool, ops: &[Op], broken: Option<Broken>) {
+    let mut model = Model::new(order, poison, held_before, broken);
     for op in ops {
         model.run(op);
         if model.halts() {
@@ -362,8 +383,9 @@ pub(super) fn run(schedules: u32, seed: u64, broken: Option<Broken>) {
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let order = prop_oneof![2 => Just(Order::Strict), 2 => Just(Order::Pipelined), 1 => Just(Order::None)];
     let poison = prop_oneof![Just(Poison::BlockKey), Just(Poison::Skip), Just(Poison::Halt)];
-    let ran = runner.run(&(order, poison, prop::collection::vec(op(), 1..100)), |(order, poison, ops)| {
-        check(order, poison, &ops, broken);
+    let schedule = (order, poison, prop::bool::weighted(0.2), prop::collection::vec(op(), 1..100));
+    let ran = runner.run(&schedule, |(order, poison, held_before, ops)| {
+        check(order, poison, held_before, &ops, broken);
         Ok(())
     });
     if let Err(error) = ran {

@@ -3,11 +3,18 @@
 use std::{cmp::Reverse, time::Instant};
 
 use super::{
-    Due, Halted, KeyId, Lanes, Order, Park, ParkState, Poison, RowId,
+    Due, Halted, KeyId, Lanes, Order, Park, ParkState, Poison, Pushed, RowId,
     slots::{Ix, Phase},
 };
 
 impl Lanes {
+    /// Takes a row that appeared too late for its order: it is parked, and its key is held.
+    pub fn push_late(&mut self, id: RowId, key: Option<(&str, &str)>, reason: String) -> Pushed {
+        let pushed = self.push_refused(id, key, reason);
+        self.stats.late += u64::from(pushed != Pushed::Known);
+        pushed
+    }
+
     /// The row is no longer in flight, whatever the answer.
     pub(super) fn land(&mut self, ix: Ix) {
         let slot = &mut self.slots[ix];
@@ -80,10 +87,9 @@ impl Lanes {
 
     /// The row alone is parked, and its key goes on.
     fn skip(&mut self, ix: Ix, reason: String) {
-        self.stats.skipped += 1;
-        let key = self.slots[ix].key;
+        let (key, sink) = (self.slots[ix].key, self.slots[ix].way.sink);
         let (row, attempts) = self.take(ix);
-        self.parks.push_back(Park { row, state: ParkState::Skipped, attempts, reason });
+        self.park(row, ParkState::Skipped, attempts, reason, Some(sink));
         if let Some(key) = key {
             self.settled(key);
         }
@@ -91,19 +97,20 @@ impl Lanes {
 
     /// The row is parked; the rows of its key behind it are parked with it.
     fn block(&mut self, ix: Ix, reason: String) {
-        let (key, next) = (self.slots[ix].key, self.slots[ix].next);
+        let slot = &self.slots[ix];
+        let (key, next, sink) = (slot.key, slot.next, slot.way.sink);
+        // Where there is a key and no order, nobody waits for this row, not even after a restart.
+        let holds = key.is_some() || slot.row.aggregateid.is_none();
         let (id, attempts) = self.take(ix);
         let Some(key) = key else {
-            self.stats.poison += 1;
-            self.parks.push_back(Park { row: id, state: ParkState::Poison, attempts, reason });
-            return;
+            let state = if holds { ParkState::Poison } else { ParkState::Skipped };
+            return self.park(id, state, attempts, reason, Some(sink));
         };
         let first = self.held.get(&key).is_none_or(|poison| id.seq <= *poison);
         if first && !broken!(self, ForgetsWhoIsBehind) {
             self.hold_behind(key, id);
         }
-        self.stats.poison += 1;
-        self.parks.push_back(Park { row: id, state: ParkState::Poison, attempts, reason });
+        self.park(id, ParkState::Poison, attempts, reason, Some(sink));
         let mut at = next;
         while let Some(behind) = at {
             at = self.slots[behind].next;
@@ -115,12 +122,30 @@ impl Lanes {
         self.settled(key);
     }
 
+    pub(super) fn park(
+        &mut self,
+        row: RowId,
+        state: ParkState,
+        attempts: u32,
+        reason: String,
+        sink: Option<usize>,
+    ) {
+        match state {
+            ParkState::Poison => self.stats.poison += 1,
+            ParkState::Behind => self.stats.behind += 1,
+            ParkState::Skipped => self.stats.skipped += 1,
+        }
+        self.parks.push_back(Park { row, state, attempts, reason, sink, fingerprint: None });
+    }
+
     /// The rows of a key after this one are to be parked behind it.
     pub(super) fn hold_behind(&mut self, key: KeyId, row: RowId) {
         self.held.insert(key, row.seq);
         if self.held.len() > self.held_max && !broken!(self, HoldsWithoutEnd) {
             let reason = format!(
-                "parked rows hold more than {} keys; look at relay_parked, repair the cause, and empty it",
+                "{} keys are held by parked messages, more than the {} that a relay keeps in mind; see \
+                 `barid-relay parked groups`, repair the cause, then `barid-relay parked retry` or `skip`, and start it again",
+                self.held.len(),
                 self.held_max
             );
             self.halted.get_or_insert(Halted { row, reason });
@@ -128,9 +153,8 @@ impl Lanes {
     }
 
     pub(super) fn park_behind(&mut self, row: RowId, attempts: u32) {
-        self.stats.behind += 1;
         let reason = "waits behind a parked row of its key".to_owned();
-        self.parks.push_back(Park { row, state: ParkState::Behind, attempts, reason });
+        self.park(row, ParkState::Behind, attempts, reason, None);
     }
 
     /// The pause of a key is over, unless it was made longer meanwhile or rows are still in flight.

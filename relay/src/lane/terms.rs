@@ -124,6 +124,10 @@ pub struct Park {
     pub attempts: u32,
     /// What the sink or the router said.
     pub reason: String,
+    /// Which sink said it; none when it was refused before it came to one.
+    pub sink: Option<usize>,
+    /// What such rows are grouped by. The lanes leave it to the relay, which knows the sinks by name.
+    pub fingerprint: Option<String>,
 }
 
 /// Why the lanes can go no further.
@@ -154,6 +158,8 @@ pub struct Stats {
     pub skipped: u64,
     /// Rows parked because they appeared where nothing could appear any more; they count as poison too.
     pub late: u64,
+    /// Parked rows that were put back into the outbox, because an operator released them or what they waited behind.
+    pub released: u64,
     /// Rows of a pipelined key that were confirmed before an earlier row of that key.
     pub breaks: u64,
 }

@@ -148,7 +148,7 @@ fn a_refused_row_holds_its_key() {
 #[test]
 fn a_key_held_at_start_parks_its_rows() {
     let mut lanes = lanes(10);
-    lanes.hold("order", "1");
+    lanes.hold("order", "1", 0);
     assert_eq!(lanes.push(row(2, Some(1)), STRICT), Pushed::Behind);
 }
 
@@ -190,5 +190,5 @@ fn more_held_keys_than_allowed_halt() {
         let key = seq.to_string();
         lanes.push_refused(RowId { seq, id: Uuid::nil() }, Some(("order", &key)), "no route".to_owned());
     }
-    assert!(lanes.halted().unwrap().reason.contains("more than 2 keys"));
+    assert!(lanes.halted().unwrap().reason.contains("3 keys are held"));
 }

@@ -12,7 +12,7 @@ use crate::{
     failpoint::{self, Point},
     lane::{Park, RowId, backoff::Backoff},
     lease::Epoch,
-    source::{Source, SourceError, Writer},
+    source::{Released, Source, SourceError, Writer},
 };
 
 /// Batches that are handed to the task and not yet done: one at work, one ready.
@@ -21,13 +21,22 @@ const BATCHES_MAX: usize = 2;
 enum Job {
     Delete(Vec<RowId>),
     Park(Vec<Park>),
+    Look,
+}
+
+/// What was done.
+pub(super) enum Done {
+    /// These rows have left the outbox.
+    Gone(Vec<RowId>),
+    /// What operators did to the parked rows.
+    Looked(Released),
 }
 
 /// The session's end of it.
 pub(super) struct Deleting {
     source_name: String,
     jobs: mpsc::Sender<Job>,
-    done: mpsc::Receiver<Result<Vec<RowId>, SourceError>>,
+    done: mpsc::Receiver<Result<Done, SourceError>>,
     outstanding: usize,
     task: JoinHandle<()>,
 }
@@ -67,15 +76,20 @@ impl Deleting {
         self.hand_over(Job::Park(rows));
     }
 
+    /// Looks what operators did. Only when there is room.
+    pub(super) fn look(&mut self) {
+        self.hand_over(Job::Look);
+    }
+
     fn hand_over(&mut self, job: Job) {
         self.outstanding += 1;
         // The channel has room for all that may be outstanding; a task that has ended says so in `done`.
         let _ = self.jobs.try_send(job);
     }
 
-    /// Rows that have left the outbox, or [`SourceError::Fenced`]: after that only deletes are done. Pends while nothing is
-    /// outstanding. Cancel safe.
-    pub(super) async fn done(&mut self) -> Result<Vec<RowId>, RelayError> {
+    /// What was done, or [`SourceError::Fenced`]: after that only deletes are done. Pends while nothing is outstanding. Cancel
+    /// safe.
+    pub(super) async fn done(&mut self) -> Result<Done, RelayError> {
         let done = self.done.recv().await;
         self.outstanding = self.outstanding.saturating_sub(1);
         let died = || RelayError::TaskDied { source_name: self.source_name.clone(), task: "deleting" };
@@ -97,29 +111,21 @@ struct Task {
 }
 
 impl Task {
-    async fn run(
-        mut self,
-        mut todo: mpsc::Receiver<Job>,
-        finished: mpsc::Sender<Result<Vec<RowId>, SourceError>>,
-    ) {
+    async fn run(mut self, mut todo: mpsc::Receiver<Job>, finished: mpsc::Sender<Result<Done, SourceError>>) {
         while let Some(job) = todo.recv().await {
-            let result = self.until_done(&job).await;
-            let ends = matches!(&result, Err(error) if !error.is_fenced());
-            let rows = result.map(|()| match job {
-                Job::Delete(rows) => rows,
-                Job::Park(parks) => parks.into_iter().map(|park| park.row).collect(),
-            });
-            if finished.send(rows).await.is_err() || ends {
+            let done = self.until_done(&job).await;
+            let ends = matches!(&done, Err(error) if !error.is_fenced());
+            if finished.send(done).await.is_err() || ends {
                 return;
             }
         }
     }
 
-    async fn until_done(&mut self, job: &Job) -> Result<(), SourceError> {
+    async fn until_done(&mut self, job: &Job) -> Result<Done, SourceError> {
         let mut attempts = 0;
         loop {
             match self.once(job).await {
-                Ok(()) => return Ok(()),
+                Ok(done) => return Ok(done),
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
                     attempts += 1;
@@ -132,7 +138,7 @@ impl Task {
         }
     }
 
-    async fn once(&mut self, job: &Job) -> Result<(), SourceError> {
+    async fn once(&mut self, job: &Job) -> Result<Done, SourceError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             empty => empty.insert(self.source.writer().await?),
@@ -149,9 +155,13 @@ impl Task {
                         "some were gone already"
                     );
                 }
-                Ok(())
+                Ok(Done::Gone(rows.clone()))
             }
-            Job::Park(parks) => writer.park(self.epoch, parks).await,
+            Job::Park(parks) => {
+                writer.park(self.epoch, parks).await?;
+                Ok(Done::Gone(parks.iter().map(|park| park.row).collect()))
+            }
+            Job::Look => Ok(Done::Looked(writer.released().await?)),
         }
     }
 }

@@ -5,12 +5,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Relay, RelayError, Session, complain::Complaints, deleting::Deleting, reading, reading::Reading,
+    watching::Watch,
 };
 use crate::{
     lane::{Lanes, Window},
     lease::{Candidate, contender::Terms, keeper::Lease},
     sink::OpenSink,
-    source::{HELD_KEYS_MAX, SourceError},
+    source::{HELD_KEYS_MAX, SourceError, Writer},
 };
 
 /// Takes the lease of the source, loads the keys that parked rows hold and opens the sinks. `None` when told to stop meanwhile.
@@ -61,6 +62,7 @@ struct Parts {
     sinks: Vec<OpenSink>,
     reading: Reading,
     deleting: Deleting,
+    watch: Watch,
 }
 
 async fn parts(relay: &Relay, lease: &Lease) -> Result<Parts, RelayError> {
@@ -68,11 +70,21 @@ async fn parts(relay: &Relay, lease: &Lease) -> Result<Parts, RelayError> {
     let reader = reading::open(&**source, epoch).await?;
     let mut writer = source.writer().await?;
     let windows: Vec<Window> = relay.sinks.iter().map(|sink| sink.window).collect();
-    let mut lanes = Lanes::new(&windows, relay.settings.backoff()).held_max(HELD_KEYS_MAX);
-    // After the lease was taken: nobody else can park anything now.
-    for (aggregatetype, aggregateid) in writer.held_keys().await? {
-        lanes.hold(&aggregatetype, &aggregateid);
+    // After the lease was taken: nobody else can park anything now. And before the first read: what is put back keeps its
+    // position.
+    let released = writer.released().await?;
+    let mut stats = *relay.stats.borrow();
+    if released.parked {
+        let rows = writer.put_back(epoch).await?;
+        if rows > 0 {
+            tracing::info!(source = source.name(), rows, "put released messages back into the outbox");
+        }
+        stats.released += rows;
+        relay.stats.send_replace(stats);
     }
+    let mut lanes =
+        Lanes::new(&windows, relay.settings.backoff()).held_max(HELD_KEYS_MAX).counting_from(stats);
+    hold(&mut lanes, &mut *writer, source.name()).await?;
     let mut sinks: Vec<OpenSink> = Vec::with_capacity(relay.sinks.len());
     for sink in &relay.sinks {
         let cause = |cause| RelayError::Sink { sink: sink.name.clone(), cause };
@@ -84,14 +96,37 @@ async fn parts(relay: &Relay, lease: &Lease) -> Result<Parts, RelayError> {
     Ok(Parts {
         reading: Reading::start(source.clone(), epoch, reader, &relay.settings, doorbell),
         deleting: Deleting::start(source.clone(), epoch, writer, &relay.settings),
+        watch: Watch::new(released),
         lanes,
         sinks,
     })
 }
 
+/// Holds the keys that have a poison row. Beyond the bound they are only counted.
+async fn hold(lanes: &mut Lanes, writer: &mut dyn Writer, source_name: &str) -> Result<(), SourceError> {
+    let (mut after, mut held) = (None, 0);
+    loop {
+        let page = writer.held_keys(after).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.row);
+        if held > HELD_KEYS_MAX {
+            held += page.len();
+            continue;
+        }
+        for key in &page {
+            lanes.hold(&key.aggregatetype, &key.aggregateid, key.row.seq);
+        }
+        held = lanes.held();
+    }
+    if held > HELD_KEYS_MAX {
+        return Err(SourceError::TooManyHeld { source_name: source_name.to_owned(), held });
+    }
+    Ok(())
+}
+
 impl Parts {
     fn session(self, relay: &Relay, lease: Lease) -> Session<'_> {
-        let Self { lanes, sinks, reading, deleting } = self;
+        let Self { lanes, sinks, reading, deleting, watch } = self;
         Session {
             relay,
             deadline: lease.deadline(),
@@ -105,25 +140,8 @@ impl Parts {
             reading,
             deleting,
             unretired_since: None,
+            watch,
             complaints: Complaints::default(),
         }
-    }
-}
-
-impl RelayError {
-    /// Whether trying again can help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Source(error) => SourceError::is_transient(error),
-            Self::Sink { cause, .. } => cause.is_transient(),
-            Self::TaskDied { .. } | Self::Halted { .. } => false,
-        }
-    }
-
-    /// Whether another relay has taken over the source.
-    #[must_use]
-    pub fn is_fenced(&self) -> bool {
-        matches!(self, Self::Source(error) if error.is_fenced())
     }
 }

@@ -23,6 +23,7 @@ use crate::{lane::Order, source::sqlite::SqliteSource};
 
 mod lease;
 mod poison;
+mod released;
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -13,6 +13,7 @@ use sqlx::{MySqlPool, mysql::MySqlConnectOptions};
 use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
 mod lease;
+pub(super) mod parked;
 mod reader;
 mod session;
 mod writer;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use barid::store::AnyPool;
 
 use super::{Source, SourceError, identifier::Identifier};
+use crate::parked::ParkedStore;
 
 /// How to read, beyond the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,5 +55,24 @@ pub fn source_with(name: &str, pool: &AnyPool, options: &Options) -> Result<Arc<
             remedy: "remove them; ring a doorbell, or poll",
         }),
         _ => Ok(source(name, pool)),
+    }
+}
+
+/// The parked messages of the source `name` in this database.
+#[must_use]
+pub fn parked(name: &str, pool: &AnyPool) -> Box<dyn ParkedStore> {
+    let source = name.to_owned();
+    match pool {
+        #[cfg(feature = "postgres")]
+        AnyPool::Postgres(pool) => {
+            Box::new(super::postgres::parked::PostgresParked { source, pool: pool.clone() })
+        }
+        #[cfg(feature = "mysql")]
+        AnyPool::MySql(pool) => Box::new(super::mysql::parked::MySqlParked { source, pool: pool.clone() }),
+        #[cfg(feature = "sqlite")]
+        AnyPool::Sqlite(pool) => Box::new(super::sqlite::parked::SqliteParked { source, pool: pool.clone() }),
+        // As above.
+        #[allow(unreachable_patterns)]
+        _ => unreachable!("the features of the relay's sources are those of the framework's stores"),
     }
 }

@@ -29,6 +29,7 @@ macro_rules! columns {
 mod head;
 mod lease;
 mod listen;
+pub(super) mod parked;
 mod reader;
 mod session;
 pub mod snapshot;

@@ -12,6 +12,7 @@ use sqlx::{Sqlite, SqlitePool, pool::PoolConnection};
 use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
 mod lease;
+pub(super) mod parked;
 mod reader;
 mod writer;
 

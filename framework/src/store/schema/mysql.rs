@@ -47,6 +47,12 @@ const COLUMNS: &[(u32, &str)] = &[
     (9, "SELECT message_id, state, name, content_type, data, problem, bus, handled_at FROM result LIMIT 0"),
     (9, "SELECT key_id, scope, last, token, handled_at FROM high_water LIMIT 0"),
     (10, "SELECT process, renewals, lease_ms FROM relay_source LIMIT 0"),
+    (11, "SELECT source, times FROM relay_released LIMIT 0"),
+    (
+        11,
+        "SELECT id, changed_at, source, who, db_user, action, selection, messages, reason FROM relay_audit LIMIT 0",
+    ),
+    (11, "SELECT fingerprint FROM relay_parked LIMIT 0"),
 ];
 
 pub(super) async fn apply(pool: &MySqlPool, place: &str) -> Result<Vec<Migration>, SchemaError> {

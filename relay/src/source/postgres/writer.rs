@@ -8,7 +8,7 @@ use super::{PostgresSource, lease, session};
 use crate::{
     lane::{Park, RowId},
     lease::Epoch,
-    source::{At, SourceError, Writer, held_keys_asked},
+    source::{At, BEFORE_ALL, HeldKey, PARKED_PAGE, Released, SourceError, Writer},
 };
 
 const DELETE: &str = "DELETE FROM outbox o USING unnest($1::bigint[], $2::uuid[]) AS d (seq, id) \
@@ -16,19 +16,40 @@ const DELETE: &str = "DELETE FROM outbox o USING unnest($1::bigint[], $2::uuid[]
 
 /// One statement, so one transaction: the row is in one of the two tables at any time. The epoch is locked, so that another
 /// relay takes over either before, and nothing happens here, or after, and finds the row parked.
-const PARK: &str = "WITH fence AS MATERIALIZED (SELECT 1 FROM relay_source WHERE source = $1 AND epoch = $7 FOR SHARE), \
-    p AS (SELECT * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::int[], $6::text[]) \
-      AS p (seq, id, state, attempts, reason)), \
+const PARK: &str = "WITH fence AS MATERIALIZED (SELECT 1 FROM relay_source WHERE source = $1 AND epoch = $8 FOR SHARE), \
+    p AS (SELECT * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::int[], $6::text[], $7::text[]) \
+      AS p (seq, id, state, attempts, reason, fingerprint)), \
     d AS (DELETE FROM outbox o USING fence, p WHERE o.seq = p.seq AND o.id = p.id RETURNING o.*), \
     i AS (INSERT INTO relay_parked (source, id, seq, destination, aggregatetype, aggregateid, type, payload, headers, \
-      tracingspancontext, created_at, state, attempts, last_error) \
+      tracingspancontext, created_at, state, attempts, last_error, fingerprint) \
     SELECT $1, d.id, d.seq, d.destination, d.aggregatetype, d.aggregateid, d.type, d.payload, d.headers, \
-      d.tracingspancontext, d.created_at, p.state, p.attempts, p.reason FROM d JOIN p USING (seq, id) \
+      d.tracingspancontext, d.created_at, p.state, p.attempts, p.reason, p.fingerprint FROM d JOIN p USING (seq, id) \
     ON CONFLICT (source, id, seq) DO NOTHING) \
     SELECT EXISTS (SELECT FROM fence)";
 
-const HELD: &str = "SELECT DISTINCT aggregatetype, aggregateid FROM relay_parked \
-    WHERE source = $1 AND aggregateid IS NOT NULL AND state <> 'skipped' LIMIT $2";
+const HELD: &str = "SELECT seq, id, aggregatetype, aggregateid FROM relay_parked WHERE source = $1 AND state = 'poison' \
+    AND aggregateid IS NOT NULL AND (seq, id) > ($2, $3) ORDER BY seq, id LIMIT $4";
+
+/// As PARK, the other way round. A position that somebody else has by now (the table was emptied and its numbers begin anew)
+/// is left to them, and the row goes to the end.
+const PUT_BACK: &str = "WITH fence AS MATERIALIZED (SELECT 1 FROM relay_source WHERE source = $1 AND epoch = $5 FOR SHARE), \
+    f AS (SELECT p.seq, p.id FROM relay_parked p WHERE p.source = $1 AND p.state = 'behind' \
+      AND (p.seq, p.id) > ($2, $3) AND NOT EXISTS (SELECT FROM relay_parked q WHERE q.source = p.source AND q.state = 'poison' \
+        AND q.aggregatetype = p.aggregatetype AND q.aggregateid = p.aggregateid AND q.seq < p.seq) \
+      ORDER BY p.seq, p.id LIMIT $4), \
+    d AS (DELETE FROM relay_parked p USING fence, f WHERE p.source = $1 AND p.seq = f.seq AND p.id = f.id RETURNING p.*), \
+    i AS (INSERT INTO outbox (seq, id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, \
+        tracingspancontext) \
+      SELECT seq, id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext FROM d \
+      ORDER BY seq ON CONFLICT (seq) DO NOTHING RETURNING seq, id), \
+    e AS (INSERT INTO outbox (id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, \
+        tracingspancontext) \
+      SELECT id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext FROM d \
+      WHERE NOT EXISTS (SELECT FROM i WHERE i.seq = d.seq AND i.id = d.id) ORDER BY seq) \
+    SELECT EXISTS (SELECT FROM fence), d.seq, d.id FROM (SELECT 1) one LEFT JOIN d ON true ORDER BY d.seq, d.id";
+
+const RELEASED: &str = "SELECT coalesce((SELECT times FROM relay_released WHERE source = $1), 0), \
+    EXISTS (SELECT FROM relay_parked WHERE source = $1)";
 
 pub(super) struct PostgresWriter {
     name: String,
@@ -59,8 +80,9 @@ impl Writer for PostgresWriter {
         let attempts: Vec<i32> =
             rows.iter().map(|park| i32::try_from(park.attempts).unwrap_or(i32::MAX)).collect();
         let reasons: Vec<&str> = rows.iter().map(|park| park.reason.as_str()).collect();
+        let fingerprints: Vec<Option<&str>> = rows.iter().map(|park| park.fingerprint.as_deref()).collect();
         let call = sqlx::query_scalar(PARK).bind(&self.name).bind(seqs).bind(ids).bind(states).bind(attempts);
-        let call = call.bind(reasons).bind(epoch.0).fetch_one(&mut self.connection);
+        let call = call.bind(reasons).bind(fingerprints).bind(epoch.0).fetch_one(&mut self.connection);
         let doing = "parking rows";
         let newest: bool = At { name: &self.name }.bounded(doing, call).await?;
         if newest {
@@ -69,10 +91,41 @@ impl Writer for PostgresWriter {
         Err(lease::fenced(&self.name, &mut self.connection, doing, epoch).await)
     }
 
-    async fn held_keys(&mut self) -> Result<Vec<(String, String)>, SourceError> {
-        let call =
-            sqlx::query_as(HELD).bind(&self.name).bind(held_keys_asked()).fetch_all(&mut self.connection);
-        let at = At { name: &self.name };
-        at.not_too_many(at.bounded("loading held keys", call).await?)
+    async fn held_keys(&mut self, after: Option<RowId>) -> Result<Vec<HeldKey>, SourceError> {
+        let after = after.unwrap_or(BEFORE_ALL);
+        let call = sqlx::query_as(HELD).bind(&self.name).bind(after.seq).bind(after.id).bind(PARKED_PAGE);
+        let rows = call.fetch_all(&mut self.connection);
+        let rows: Vec<(i64, Uuid, String, String)> =
+            At { name: &self.name }.bounded("loading held keys", rows).await?;
+        let key = |(seq, id, aggregatetype, aggregateid)| HeldKey {
+            row: RowId { seq, id },
+            aggregatetype,
+            aggregateid,
+        };
+        Ok(rows.into_iter().map(key).collect())
+    }
+
+    async fn put_back(&mut self, epoch: Epoch) -> Result<u64, SourceError> {
+        let (mut after, mut moved) = (BEFORE_ALL, 0);
+        let doing = "putting released rows back";
+        loop {
+            let call = sqlx::query_as(PUT_BACK).bind(&self.name).bind(after.seq).bind(after.id);
+            let rows = call.bind(PARKED_PAGE).bind(epoch.0).fetch_all(&mut self.connection);
+            let rows: Vec<(bool, Option<i64>, Option<Uuid>)> =
+                At { name: &self.name }.bounded(doing, rows).await?;
+            match rows.last() {
+                Some(&(true, Some(seq), Some(id))) => {
+                    (after, moved) = (RowId { seq, id }, moved + rows.len() as u64);
+                }
+                Some((true, ..)) => return Ok(moved),
+                _ => return Err(lease::fenced(&self.name, &mut self.connection, doing, epoch).await),
+            }
+        }
+    }
+
+    async fn released(&mut self) -> Result<Released, SourceError> {
+        let call = sqlx::query_as(RELEASED).bind(&self.name).fetch_one(&mut self.connection);
+        let (times, parked) = At { name: &self.name }.bounded("looking for released rows", call).await?;
+        Ok(Released { times, parked })
     }
 }
