@@ -7,4 +7,34 @@
 //! What it does not do: make the branches visible at the same instant. They become visible one after the other, and a reader who
 //! looks at two databases at once can see half of a transaction that has committed.
 
+mod closure;
+mod coordinator;
 pub mod core;
+mod crash;
+mod error;
+pub mod home;
+mod ids;
+pub mod log;
+mod machine;
+mod participant;
+mod recovery;
+mod status;
+mod unit;
+
+pub use closure::FnParticipant;
+pub use coordinator::{AlertHook, Coordinator, PhaseTimeouts, Settings};
+pub use error::DistributedError;
+pub use ids::{BadResourceId, BranchId, CoordinatorId, Gid, ResourceId};
+pub use log::DecisionLog;
+pub use participant::{Ack, Decision, Health, Heuristic, Resource, RmError, TransactionParticipant, Vote};
+pub use recovery::Recovered;
+pub use status::{ParticipantStatus, TransactionStatus, TwoPhaseStatus};
+pub use unit::{CommitReport, DistributedUnitOfWork, ParticipantId};
+
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use crate::store::distributed::{
+    branch::{BranchGuard, SqlBranch, SqlResource},
+    home::{HomeGuard, SqlHome},
+    last::{SqlLast, SqlLastResource},
+    log::SqlDecisionLog,
+};

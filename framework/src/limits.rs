@@ -216,3 +216,38 @@ pub const SUBSCRIPTION_TOPICS_MAX: usize = 1_000;
 
 /// Queues that may subscribe to one topic of a subscription store: one event becomes so many rows.
 pub const SUBSCRIBERS_MAX: usize = 1_000;
+
+/// Branches of one distributed transaction.
+pub const DISTRIBUTED_BRANCHES_MAX: usize = 64;
+
+/// How long a branch may take to prepare, and to answer the second round of the three-phase protocol.
+pub const DISTRIBUTED_PREPARE_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a branch that is told to commit is waited for before it is left to recovery.
+pub const DISTRIBUTED_COMMIT_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a branch that is told to roll back is waited for before it is left to recovery.
+pub const DISTRIBUTED_ABORT_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a distributed transaction may be undecided before recovery aborts it.
+pub const DISTRIBUTED_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The pause between two looks of recovery.
+pub const DISTRIBUTED_RECOVER_EVERY: Duration = Duration::from_secs(5);
+
+/// How long other processes leave a transaction alone that recovery has taken.
+pub const DISTRIBUTED_LEASE: Duration = Duration::from_secs(60);
+
+/// Transactions that one round of recovery takes.
+pub const DISTRIBUTED_RECOVER_COUNT: u32 = 100;
+
+/// The pause before recovery tries a transaction again: first, and at most.
+pub const DISTRIBUTED_AGAIN: Duration = Duration::from_secs(1);
+/// See [`DISTRIBUTED_AGAIN`].
+pub const DISTRIBUTED_AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// After so many tries of recovery somebody is told.
+pub const DISTRIBUTED_ALERT_AFTER: u32 = 5;
+
+/// Transactions that were dropped undecided and are being rolled back in the background. What is beyond is left to recovery.
+pub const DISTRIBUTED_DROPPED_MAX: usize = 1_000;

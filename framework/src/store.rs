@@ -12,6 +12,7 @@ pub mod batch;
 pub mod connection;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) mod contention;
+pub mod distributed;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod held;
 pub mod idempotency;

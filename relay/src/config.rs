@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use barid::doorbell::Address;
+use barid::{doorbell::Address, limits::CONFIRM_TIMEOUT};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
@@ -166,6 +166,14 @@ impl Config {
             retry_max: Duration::from_millis(relay.retry_max_ms),
             drain: Duration::from_millis(relay.drain_ms),
             lease: Duration::from_millis(relay.lease_ms),
+        }
+    }
+
+    /// What a Kafka client still has in its queue when the lease ends must be given up by then.
+    fn bound_by_lease(&mut self) {
+        let bound = self.relay.lease_ms * 2 / 3;
+        for sink in self.sink.values_mut().filter(|sink| sink.kind == SinkKind::Kafka) {
+            sink.confirm_timeout_ms.get_or_insert(bound.min(millis(CONFIRM_TIMEOUT)));
         }
     }
 

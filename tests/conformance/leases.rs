@@ -20,7 +20,6 @@ const LONG: Duration = Duration::from_secs(600);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Place {
-    kind: Kind,
     pool: AnyPool,
     source: Arc<dyn Source>,
     _database: Fresh,
@@ -32,7 +31,7 @@ impl Place {
         let pool = database.pool().await;
         schema::apply(&pool).await.unwrap();
         let source = source("main", &pool);
-        Self { kind, pool, source, _database: database }
+        Self { pool, source, _database: database }
     }
 
     async fn candidate(&self, name: &str) -> Box<dyn Leases> {
@@ -126,10 +125,17 @@ async fn nothing_is_written_with_an_old_epoch() {
             .replace(" type)", if matches!(kind, Kind::MariaDb) { " `type`)" } else { " type)" });
         run(&place.pool, Box::leak(insert.into_boxed_str())).await;
         let row = RowId { seq: 7, id: Uuid::from_u128(9) };
-        let park = [Park { row, state: ParkState::Poison, attempts: 1, reason: "too large".to_owned() }];
+        let park = [Park {
+            row,
+            state: ParkState::Poison,
+            attempts: 1,
+            reason: "too large".to_owned(),
+            sink: None,
+            fingerprint: None,
+        }];
         let mut writer = place.source.writer().await.unwrap();
         refused(writer.park(old, &park).await, &["parking rows", says[0]]);
-        assert!(writer.held_keys().await.unwrap().is_empty(), "{kind:?}: nothing was parked");
+        assert!(writer.held_keys(None).await.unwrap().is_empty(), "{kind:?}: nothing was parked");
         // What was confirmed is deleted by whoever knows it.
         assert_eq!(writer.delete(&[row]).await.unwrap(), 1, "{kind:?}: and it was still there");
         writer.park(new, &park).await.unwrap();

@@ -36,7 +36,7 @@ async fn f81_a_wrong_configuration_is_refused_with_its_line() {
         (format!("{source}\n[realy]\ndrain_ms = 1\n{SINK}"), ["relay.toml:4: ", "did you mean \"relay\""]),
         (
             format!("{source}{SINK}\n[relay]\ndrain_ms = \"soon\"\n"),
-            ["relay.toml:14: ", "must be a whole number"],
+            ["relay.toml:13: ", "must be a whole number"],
         ),
         // No address at all; and two for one source.
         (format!("[source.main]\nbatch_rows = 1\n{SINK}"), ["relay.toml:2: ", "needs one of"]),

@@ -1,10 +1,12 @@
-//! The relay's process dies: row F34 of the fault table, at each place where it hurts.
+//! The relay's process dies at each place where it hurts, or has a wrong clock: rows F34 and F33 of the fault table.
 //!
-//! The places are those of `barid_relay::failpoint`. The two that belong to an application, before and after the COMMIT of
-//! its unit of work, are in `process/unit_of_work.rs`. The three of two-phase commit come with the distributed transactions.
+//! The places are those of `barid_relay::failpoint`. The two that belong to an application, before and after the COMMIT of its
+//! unit of work, are in `process/unit_of_work.rs`. The three of two-phase commit come with the distributed transactions.
 
 #![allow(clippy::unwrap_used)] // a test
 
+#[path = "process/clock.rs"]
+mod clock;
 #[path = "process/unit_of_work.rs"]
 mod unit_of_work;
 

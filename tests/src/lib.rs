@@ -11,6 +11,7 @@
 //! * [`ledger`]: what became of the promises, with the proof that the faults happened
 //! * [`rig`]: all of these around the relay's binary
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
+//! * [`transfer`]: money that moves between three databases in one distributed transaction
 //! * [`eventually()`]: waiting for a condition, with a bound
 //!
 //! What is wrong with the environment panics here, with a message that says what to do: a test that cannot run fails.
@@ -29,6 +30,7 @@ pub mod rig;
 pub mod servers;
 pub mod sql;
 pub mod tape;
+pub mod transfer;
 
 pub use database::TestDatabase;
 pub use eventually::eventually;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     attempts::AttemptRows,
     batch::BatchRows,
+    distributed::DtxRows,
     idempotency::IdempotencyRows,
     results::ResultRows,
     saga::SagaRows,
@@ -79,7 +80,15 @@ pub enum Verdict {
 
 /// A database that can hold units of work. Implemented for `Postgres`, `MySql` and `Sqlite`; not meant for others.
 pub trait Backend:
-    Database + AttemptRows + BatchRows + IdempotencyRows + ResultRows + SagaRows + ScheduleRows + sealed::Sealed
+    Database
+    + AttemptRows
+    + BatchRows
+    + DtxRows
+    + IdempotencyRows
+    + ResultRows
+    + SagaRows
+    + ScheduleRows
+    + sealed::Sealed
 {
     /// As it appears in messages: `PostgreSQL`, `MariaDB/MySQL`, `SQLite`.
     const DISPLAY: &'static str;

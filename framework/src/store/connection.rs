@@ -13,12 +13,15 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{Database, Either, Execute, Executor, SqlStr, pool::PoolConnection};
 
 use super::{
-    backend::{Backend, IdempotencyKey, Opened, Prepared, Recorded, sever},
+    backend::{Backend, IdempotencyKey, Opened, Prepared, Recorded, Verdict, sever},
     batch::Inspected,
     kept::Kept,
     statement::{Opening, Statement, Writes},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    transport::OutgoingRow,
+};
 
 /// A connection inside an open unit of work. Pass `&mut *db` where sqlx wants an executor.
 ///
@@ -116,6 +119,39 @@ impl<DB: Backend> UnitConnection<DB> {
 
     pub(super) fn take(&mut self) -> Option<PoolConnection<DB>> {
         self.connection.take()
+    }
+
+    /// Sends a text of Barid's own in or around a transaction of its own; dropped before the answer, or without one, the connection
+    /// is severed. `open` says whether a transaction is open after it.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) async fn say(&mut self, text: String, open: bool) -> Result<(), sqlx::Error> {
+        let before = std::mem::replace(&mut self.open, true);
+        let answer = DB::simple(self.live()?, text).await;
+        self.open = match &answer {
+            Ok(()) => open,
+            Err(error) => before || DB::verdict(error) == Verdict::Unknown,
+        };
+        answer
+    }
+
+    /// Runs one statement that is a transaction by itself; dropped before the answer, or without one, the connection is severed.
+    pub(super) async fn alone(&mut self, statement: &Statement) -> Result<(u64, Vec<DB::Row>), sqlx::Error> {
+        self.open = true;
+        let answer = DB::ask(self.live()?, statement).await;
+        self.open = answer.as_ref().is_err_and(|error| DB::verdict(error) == Verdict::Unknown);
+        answer
+    }
+
+    /// Nothing is open on it any more: what was is prepared, and belongs to nobody.
+    #[cfg(feature = "postgres")]
+    pub(super) fn ended(&mut self) {
+        self.open = false;
+    }
+
+    pub(super) async fn insert_outbox(&mut self, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
+        let answer = DB::insert_outbox(self.live()?, rows).await;
+        poison(&self.poisoned, answer.is_err());
+        answer
     }
 
     pub(super) fn poisoned(&self) -> Option<&'static str> {

@@ -2,6 +2,8 @@
 
 mod attempts;
 mod batch;
+mod branch;
+mod distributed;
 mod idempotency;
 mod results;
 mod saga;

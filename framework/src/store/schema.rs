@@ -268,6 +268,7 @@ macro_rules! steps {
             step!($folder, "0009", 9, "results"),
             step!($folder, "0010", 10, "lease"),
             step!($folder, "0011", 11, "parked"),
+            step!($folder, "0012", 12, "distributed"),
         ]
     };
 }

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod batch;
+mod distributed;
 mod idempotency;
 pub mod lock;
 mod results;

@@ -115,7 +115,7 @@ pub(crate) struct SqlUnit<DB: Backend> {
 }
 
 impl<DB: Backend> SqlUnit<DB> {
-    async fn open(kept: &Arc<Kept<DB>>, opening: &Opening) -> Result<(Self, Recorded)> {
+    pub(super) async fn open(kept: &Arc<Kept<DB>>, opening: &Opening) -> Result<(Self, Recorded)> {
         let writer = DB::writer(kept.pool()).await;
         let (connection, reused) = kept.take().await?;
         let mut unit = Self {
@@ -283,7 +283,7 @@ impl<DB: Backend> UnitConnection<DB> {
     }
 
     /// Closes the connection and waits until it is closed, for a bounded time: on SQLite it holds the file's lock until then.
-    async fn close_hard(&mut self) {
+    pub(super) async fn close_hard(&mut self) {
         if let Some(connection) = self.take() {
             // However the closing ends, the connection is gone and the database rolls back what was open on it.
             drop(tokio::time::timeout(limits::GUARD_WAIT, connection.detach().close_hard()).await);

@@ -45,6 +45,12 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
     }
     for (name, sink) in &config.sink {
         check_sink(name, sink, &mut say);
+        let (lease, given) = (config.relay.lease_ms, sink.confirm_timeout_ms.unwrap_or(0));
+        if sink.kind == SinkKind::Kafka && given >= lease {
+            let what =
+                format!("confirm_timeout_ms in [sink.{name}] must be below lease_ms ({lease}) in [relay]");
+            say(&["sink", name, "confirm_timeout_ms"], what);
+        }
     }
     for (at, route) in config.route.iter().enumerate() {
         let at = at.to_string();

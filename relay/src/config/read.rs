@@ -71,7 +71,7 @@ pub(super) fn parse(
         problems.sort_by_key(|problem| line_of(file, problem));
         return Err(ConfigError { problems });
     }
-    let config: Config = match assemble(&leaves).try_into() {
+    let mut config: Config = match assemble(&leaves).try_into() {
         Ok(config) => config,
         Err(error) => {
             let problem = check::locate(&leaves, error.message());
@@ -79,6 +79,7 @@ pub(super) fn parse(
         }
     };
     let problems = check::problems(&config, &leaves, file);
+    config.bound_by_lease();
     if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
 }
 

@@ -66,7 +66,8 @@ pub struct SinkConfig {
     /// RabbitMQ and Kafka: largest payload that is sent, in bytes; a larger one is parked. Default: 16 MiB, on Kafka 1,000,000.
     pub body_bytes_max: Option<usize>,
     /// RabbitMQ and Kafka: how long a published row may wait for its confirm before nobody knows whether it arrived, and it is
-    /// sent again. Must be shorter than RabbitMQ's heartbeat, and than the lease. Default: 10,000.
+    /// sent again. Must be shorter than RabbitMQ's heartbeat, and on Kafka than the lease. Default: 10,000, on Kafka at most two
+    /// thirds of the lease.
     pub confirm_timeout_ms: Option<u64>,
     /// RabbitMQ: seconds between heartbeats. Default: 20.
     pub heartbeat_s: Option<u16>,

@@ -125,6 +125,21 @@ fn what_does_not_belong_together_is_reported_at_once() {
 }
 
 #[test]
+fn a_lease_has_bounds_and_bounds_what_kafka_may_hold_back() {
+    let text = format!("{GOOD}\n[relay]\nlease_ms = 6000\ninstance = \"blue\"");
+    let config = with(&text, &[]).unwrap();
+    assert_eq!((config.relay.lease_ms, config.relay.instance.as_str()), (6_000, "blue"));
+    assert_eq!(config.sink["log"].confirm_timeout_ms, Some(4_000), "two thirds of the lease");
+    assert_eq!(with(GOOD, &[]).unwrap().sink["log"].confirm_timeout_ms, Some(10_000));
+    let given = |key, value| [(key, value)];
+    let says = "confirm_timeout_ms in [sink.log] must be below lease_ms (6000) in [relay]";
+    check(&text, &given("BARID_RELAY__SINK__LOG__CONFIRM_TIMEOUT_MS", "6000"), &[says]);
+    let says = "lease_ms in [relay] must be between 1000 and 3600000";
+    check(GOOD, &given("BARID_RELAY__RELAY__LEASE_MS", "999"), &[says]);
+    check(GOOD, &given("BARID_RELAY__RELAY__INSTANCE", ""), &["instance in [relay] must have 1 to 200"]);
+}
+
+#[test]
 fn what_a_login_needs_is_said() {
     let text =
         GOOD.replace("brokers = ", "security = \"sasl_plaintext\"\nsasl_mechanism = \"PLAIN\"\nbrokers = ");

@@ -15,6 +15,8 @@
 
 use std::time::{Duration, Instant};
 
+use barid::limits::CALL_TIMEOUT;
+
 use super::{Epoch, Holder, Take, sign::Life};
 
 /// The times that follow from the length of a lease.
@@ -42,10 +44,17 @@ impl Terms {
         self.lease * 2 / 3
     }
 
-    /// How long after asking the owner asks again; also how long it waits for an answer.
+    /// How long after asking the owner asks again.
     #[must_use]
     pub fn renew_after(self) -> Duration {
         self.lease / 3
+    }
+
+    /// How long an answer is waited for: a question that hangs can be asked again before the deadline. Never so short that a
+    /// busy database could not answer at all.
+    #[must_use]
+    pub fn answer_within(self) -> Duration {
+        (self.lease / 6).clamp(Duration::from_secs(1), CALL_TIMEOUT)
     }
 
     /// How long after a look, or after an answer that did not come, the next one is due.

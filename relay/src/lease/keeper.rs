@@ -1,9 +1,12 @@
 //! Takes the lease of a source and keeps it: carries out what the [`Contender`] decides.
 //!
 //! Called by the relay before a session, which then owns the [`Lease`]. A task renews it until it is released or lost. Every
-//! call is bounded by a third of the lease, so that one that hangs leaves time for another.
+//! call is bounded by a sixth of the lease, so that one that hangs leaves time for another before the deadline.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::watch,
@@ -27,10 +30,14 @@ use crate::{
 pub struct Lease {
     epoch: Epoch,
     deadline: Deadline,
-    terms: Terms,
     release: CancellationToken,
     keeping: JoinHandle<Result<(), SourceError>>,
+    /// The task has ended, and was asked why.
+    over: bool,
 }
+
+/// How long giving a lease back may take.
+const RELEASE_BOUND: Duration = Duration::from_secs(10);
 
 /// Why a lease is kept no more.
 #[derive(Debug)]
@@ -61,7 +68,7 @@ impl Lease {
         let Some(epoch) = keeper.until_owner(stop).await? else { return Ok(None) };
         let release = CancellationToken::new();
         let keeping = tokio::spawn(keeper.keep(epoch, release.clone()));
-        Ok(Some(Self { epoch, deadline: Deadline::new(deadline), terms, release, keeping }))
+        Ok(Some(Self { epoch, deadline: Deadline::new(deadline), release, keeping, over: false }))
     }
 
     /// Its epoch.
@@ -78,7 +85,9 @@ impl Lease {
 
     /// Returns when it is kept no more. Cancel safe; not to be asked again afterwards.
     pub async fn lost(&mut self) -> Lost {
-        match (&mut self.keeping).await {
+        let ended = (&mut self.keeping).await;
+        self.over = true;
+        match ended {
             Ok(Err(error)) => Lost::To(error),
             // Only a release ends it well, and that consumes this value.
             Ok(Ok(())) | Err(_) => Lost::Died,
@@ -88,9 +97,7 @@ impl Lease {
     /// Gives it back, within a bound: others may take over at once. When that fails they wait until it ends.
     pub async fn release(mut self) {
         self.release.cancel();
-        // One call that is under way, and the release with a new connection.
-        let bound = self.terms.renew_after() * 3;
-        if timeout(bound, &mut self.keeping).await.is_err() {
+        if !self.over && timeout(RELEASE_BOUND, &mut self.keeping).await.is_err() {
             tracing::warn!("the lease could not be released in time: others wait until it ends");
         }
     }
@@ -200,7 +207,7 @@ impl Keeper {
 
     /// One call on the connection, or on a new one. None when no answer came in time; the contender knows.
     async fn ask(&mut self, what: Ask) -> Result<Option<Answer>, SourceError> {
-        let bound = self.terms.renew_after();
+        let bound = self.terms.answer_within();
         // Dropped with the call when it fails.
         let connection = self.connection.take();
         let error = match timeout(bound, self.call(connection, what)).await {

@@ -1,4 +1,4 @@
-//! Why a relay stops that nobody told to stop.
+//! Why a relay stops by itself.
 
 use crate::source::SourceError;
 

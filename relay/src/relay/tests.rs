@@ -15,7 +15,7 @@ use barid::{
 };
 use sqlx::{Executor, SqlitePool};
 use tempfile::TempDir;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
 use super::*;

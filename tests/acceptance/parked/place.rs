@@ -205,7 +205,9 @@ impl Place {
 
     pub(crate) async fn execute(&self, statement: &str) {
         let statement = AssertSqlSafe(statement.to_owned());
-        on!(self, pool => drop(sqlx::raw_sql(statement).execute(pool).await.unwrap()));
+        on!(self, pool => {
+            sqlx::raw_sql(statement).execute(pool).await.unwrap();
+        });
     }
 
     /// Writes a row as somebody would who knows nothing of the framework.
@@ -222,7 +224,7 @@ impl Place {
         on!(self, pool => {
             let insert = sqlx::query(text).bind(id).bind(row.destination).bind(row.key).bind(row.name);
             let insert = insert.bind(row.body.as_bytes().to_vec()).bind(row.headers.unwrap_or("{}"));
-            drop(insert.execute(pool).await.unwrap());
+            insert.execute(pool).await.unwrap();
         });
         id
     }

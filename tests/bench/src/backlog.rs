@@ -24,6 +24,8 @@ use crate::{
 
 /// With ten million rows one each would take an hour to load; all in one would give every row the same xid.
 const ROWS_PER_TRANSACTION: usize = 100;
+/// Rows beyond the first ones that a relay may have in its hands when it is told to stop.
+const IN_HAND_MAX: usize = 20_000;
 /// About a kilobyte a row on disk, indexes and log included, with 200 bytes of payload.
 const BYTES_PER_ROW: u64 = 1_000;
 
@@ -60,7 +62,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let transport = target.transport()?;
     let queue = target.declare(&transport).await?;
     // What the rounds and the samples take away is replaced, so that the whole backlog is behind the first rows in each.
-    let rows = options.rows + options.first * options.rounds + options.memory_rows;
+    let rows = options.rows + (options.first + IN_HAND_MAX) * options.rounds + options.memory_rows;
     let bytes = rows as u64 * BYTES_PER_ROW / 1_000_000_000;
     eprintln!("backlog: loading {rows} rows: some {bytes} GB");
     let began = Instant::now();

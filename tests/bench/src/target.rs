@@ -29,6 +29,9 @@ pub(crate) struct Target {
     /// Rows in flight. Default: 4000 for a quorum queue, 256 for a classic one, 10000 for Kafka.
     #[arg(long)]
     window: Option<usize>,
+    /// RabbitMQ: the relay finds out by itself how much of the window it needs, as it does unless it is configured.
+    #[arg(long)]
+    find_window: bool,
 }
 
 /// A broker.
@@ -69,6 +72,9 @@ impl Target {
             Kind::Rabbitmq => {
                 let mut settings = barid::transport::rabbitmq::Settings::new(servers::amqp());
                 settings.window_rows_max = self.window();
+                if !self.find_window {
+                    settings.window_rows_min = self.window();
+                }
                 settings.window_bytes_max = WINDOW_BYTES_MAX;
                 settings.channels = CHANNELS;
                 settings.quorum = self.queue == Queue::Quorum;
@@ -119,6 +125,7 @@ impl Target {
         if self.sink == Kind::Rabbitmq {
             report.condition("queue", format!("{:?}", self.queue).to_lowercase());
             report.condition("channels", CHANNELS);
+            report.condition("find_window", self.find_window);
         }
         report.condition("window", self.window());
     }

@@ -1,4 +1,4 @@
-//! Both benches run to their end on a tiny size, and their last line can be read by a machine. What they measure is no
+//! Each bench runs to its end on a tiny size, and their last line can be read by a machine. What they measure is no
 //! matter here.
 
 #![allow(clippy::unwrap_used)]
@@ -52,4 +52,34 @@ fn drain() {
     check("drain", &["--sink", "rabbitmq", "--rows", "200"]);
     check("drain", &["--sink", "rabbitmq", "--queue", "classic", "--rows", "200"]);
     check("drain", &["--sink", "kafka", "--rows", "200"]);
+}
+
+#[test]
+fn latency() {
+    for sink in ["rabbitmq", "kafka"] {
+        check("latency", &["--sink", sink, "--rate", "200", "--samples", "100"]);
+    }
+    check("latency", &["--wake", "poll", "--rate", "200", "--samples", "100"]);
+}
+
+#[test]
+fn held_snapshot() {
+    check("held-snapshot", &["--rate", "200", "--seconds", "6"]);
+}
+
+#[test]
+fn backlog() {
+    check("backlog", &["--rows", "3000", "--first", "1000", "--memory-rows", "1000"]);
+}
+
+#[test]
+fn wal() {
+    check("wal", &["--events", "500"]);
+}
+
+#[test]
+fn idle() {
+    for database in ["postgres", "mariadb"] {
+        check("idle", &["--database", database, "--settle", "1", "--seconds", "8"]);
+    }
 }

@@ -350,7 +350,7 @@ impl World {
             }
             what => {
                 let trip = self.trip();
-                let gives_up = self.true_time(who, now + Terms::new(LEASE).renew_after());
+                let gives_up = self.true_time(who, now + Terms::new(LEASE).answer_within());
                 self.relays[who].pending =
                     Some(Pending { sent: self.now, asked: now, gives_up, answer: None });
                 self.send(who, What::Asked(what), trip);

@@ -11,7 +11,7 @@ use crate::{
 
 const LOOK: &str = "SELECT epoch, renewals, coalesce(owner, ''), coalesce(process, ''), lease_ms, \
     DATE_FORMAT(lease_until, '%Y-%m-%d %H:%i:%s UTC'), \
-    coalesce(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), lease_until) DIV 1000, 0) FROM relay_source WHERE source = ?";
+    coalesce((TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), lease_until) + 999) DIV 1000, 0) FROM relay_source WHERE source = ?";
 
 const ENTER: &str = "INSERT INTO relay_source (source) VALUES (?) ON DUPLICATE KEY UPDATE source = source";
 
@@ -19,7 +19,7 @@ const ENTER: &str = "INSERT INTO relay_source (source) VALUES (?) ON DUPLICATE K
 const TAKE: &str = "UPDATE relay_source SET epoch = epoch + 1, renewals = 0, owner = ?, process = ?, lease_ms = ?, \
       lease_until = UTC_TIMESTAMP(6) + INTERVAL ? * 1000 MICROSECOND, updated_at = UTC_TIMESTAMP(6) \
     WHERE source = ? AND epoch = ? AND renewals = ? \
-      AND (? OR lease_until IS NULL OR lease_until < UTC_TIMESTAMP(6) OR process = ?)";
+      AND (? OR lease_until IS NULL OR lease_until <= UTC_TIMESTAMP(6) OR process = ?)";
 
 const RENEW: &str = "UPDATE relay_source SET renewals = renewals + 1, lease_ms = ?, \
       lease_until = UTC_TIMESTAMP(6) + INTERVAL ? * 1000 MICROSECOND, updated_at = UTC_TIMESTAMP(6) \

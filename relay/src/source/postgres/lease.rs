@@ -11,14 +11,14 @@ use crate::{
 
 const LOOK: &str = "SELECT epoch, renewals, coalesce(owner, ''), coalesce(process, ''), lease_ms, \
     to_char(lease_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC', \
-    coalesce((extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint, 0) FROM relay_source WHERE source = $1";
+    coalesce(ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint, 0) FROM relay_source WHERE source = $1";
 
 const ENTER: &str = "INSERT INTO relay_source (source) VALUES ($1) ON CONFLICT (source) DO NOTHING";
 
 const TAKE: &str = "UPDATE relay_source SET epoch = epoch + 1, renewals = 0, owner = $2, process = $3, lease_ms = $4, \
       lease_until = clock_timestamp() + $4 * interval '1 millisecond', updated_at = clock_timestamp() \
     WHERE source = $1 AND epoch = $5 AND renewals = $6 \
-      AND ($7 OR lease_until IS NULL OR lease_until < clock_timestamp() OR process = $3) RETURNING epoch";
+      AND ($7 OR lease_until IS NULL OR lease_until <= clock_timestamp() OR process = $3) RETURNING epoch";
 
 const RENEW: &str = "UPDATE relay_source SET renewals = renewals + 1, lease_ms = $4, \
       lease_until = clock_timestamp() + $4 * interval '1 millisecond', updated_at = clock_timestamp() \

@@ -32,7 +32,7 @@ const TAKE: &str = concat!(
     now!(),
     ", updated_at = ",
     now!(),
-    " WHERE source = ?1 AND epoch = ?5 AND renewals = ?6 AND (?7 OR lease_until IS NULL OR lease_until < ",
+    " WHERE source = ?1 AND epoch = ?5 AND renewals = ?6 AND (?7 OR lease_until IS NULL OR lease_until <= ",
     now!(),
     " OR process = ?3)"
 );

@@ -1,0 +1,310 @@
+//! Carries out what the core says: the effects of one phase, all at once, until nobody is waited for.
+
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+
+use super::{
+    coordinator::Shared,
+    core::{self, Answer, BranchState, Decision, Effect, Input, Outcome, Phase, Refusal, State, step},
+    crash,
+    home::Home,
+    ids::{BranchId, Gid},
+    log::{BranchRecord, Closing, NewTransaction},
+    participant::{Ack, RmError, TransactionParticipant, Vote},
+    status::Seen,
+};
+use crate::{error::panic_text, limits, unit_of_work::CommitError};
+
+/// One branch and who carries it.
+pub(super) struct Part {
+    pub(super) record: BranchRecord,
+    pub(super) participant: Arc<dyn TransactionParticipant>,
+}
+
+/// One transaction under way, in a coordinator or in recovery.
+pub(super) struct Machine {
+    pub(super) shared: Arc<Shared>,
+    pub(super) gid: Gid,
+    pub(super) core: State,
+    pub(super) parts: Vec<Part>,
+    pub(super) home: Option<Arc<dyn Home>>,
+    /// What each branch said last, if it was no plain success.
+    pub(super) said: Vec<Option<String>>,
+    /// Why it does not commit, in the words of whoever was first.
+    pub(super) cause: Option<String>,
+    /// How often recovery has taken it; `None` in the coordinator.
+    pub(super) attempts: Option<u32>,
+    /// For whoever looks at it from the outside.
+    pub(super) seen: Arc<Mutex<Seen>>,
+}
+
+/// What came back of an effect.
+struct Said {
+    input: Option<Input>,
+    place: Option<usize>,
+    error: Option<String>,
+}
+
+impl Said {
+    fn of(input: Input) -> Self {
+        Self { input: Some(input), place: None, error: None }
+    }
+}
+
+impl Machine {
+    pub(super) fn branch(&self, place: usize) -> BranchId {
+        // There are no more branches than that.
+        let ordinal = u16::try_from(place).unwrap_or(u16::MAX);
+        BranchId { coordinator: self.shared.id, gid: self.gid, ordinal }
+    }
+
+    /// Feeds an input and everything that follows from it.
+    pub(super) async fn drive(&mut self, input: Input) -> Result<(), Refusal> {
+        let (mut next, mut running) = (Some(input), FuturesUnordered::<BoxFuture<'static, Said>>::new());
+        loop {
+            if let Some(input) = next.take() {
+                let (state, effects) = step(self.core.clone(), input);
+                self.core = state;
+                self.seen.lock().unwrap_or_else(PoisonError::into_inner).look(&self.core);
+                crash::after(&self.core, input, self.attempts.is_some());
+                for effect in effects {
+                    if let Effect::Refuse(refusal) = effect {
+                        return Err(refusal);
+                    }
+                    running.push(self.carry_out(effect));
+                }
+            }
+            let Some(said) = running.next().await else { return Ok(()) };
+            if let Some(error) = said.error {
+                self.heard(said.place, &error);
+            }
+            next = said.input;
+        }
+    }
+
+    fn heard(&mut self, place: Option<usize>, error: &str) {
+        let named = match place.and_then(|place| self.parts.get(place)) {
+            Some(part) => format!("branch {:?} on {}: {error}", part.record.name, part.record.resource),
+            None => error.to_owned(),
+        };
+        tracing::warn!(target: "transactions", gid = %self.gid, phase = ?self.core.phase, "{named}");
+        if let Some(said) = place.and_then(|place| self.said.get_mut(place)) {
+            *said = Some(error.chars().take(limits::ERROR_TEXT_BYTES_MAX / 4).collect());
+        }
+        self.cause.get_or_insert(named);
+    }
+
+    fn carry_out(&self, effect: Effect) -> BoxFuture<'static, Said> {
+        let timeouts = self.shared.settings.timeouts;
+        match effect {
+            Effect::Record => self.record(),
+            Effect::Prepare(at) => self.ask(at, timeouts.prepare, "prepare", |part, branch| async move {
+                let vote = part.prepare(&branch).await;
+                move |at| match vote {
+                    Ok(Vote::Prepared) => (Input::Voted(at, Answer::Prepared), None),
+                    Ok(Vote::ReadOnly) => (Input::Voted(at, Answer::ReadOnly), None),
+                    Ok(Vote::No { reason }) => (Input::Voted(at, Answer::No), Some(reason)),
+                    Err(error) => (Input::Voted(at, Answer::Unknown), Some(error.to_string())),
+                }
+            }),
+            Effect::PreCommit(at) => {
+                self.ask(at, timeouts.pre_commit, "pre-commit", |part, branch| async move {
+                    let answer = part.pre_commit(&branch).await;
+                    move |at| {
+                        (Input::PreCommitted(at, answer.is_ok()), answer.err().map(|error| error.to_string()))
+                    }
+                })
+            }
+            Effect::Commit(at) => self.ask(at, timeouts.commit, "commit", |part, branch| async move {
+                let ack = part.commit(&branch).await;
+                move |at| acked(at, ack)
+            }),
+            Effect::Rollback(at) => self.ask(at, timeouts.abort, "roll back", |part, branch| async move {
+                let ack = part.rollback(&branch).await;
+                move |at| acked(at, ack)
+            }),
+            Effect::CommitLast(at) => self.ask(at, timeouts.commit, "commit", |part, branch| async move {
+                let ack = part.commit(&branch).await;
+                move |_| match ack {
+                    Ok(Ack::Done) => (Input::LastAnswered(Some(Decision::Commit)), None),
+                    Ok(other) => (Input::LastAnswered(None), Some(format!("{other:?}"))),
+                    Err(error) => (Input::LastAnswered(None), Some(error.to_string())),
+                }
+            }),
+            Effect::AskLast(at) => self.ask(at, timeouts.abort, "find out", |part, branch| async move {
+                let ack = part.rollback(&branch).await;
+                move |_| match ack {
+                    Ok(Ack::Done) => (Input::LastAnswered(Some(Decision::Abort)), None),
+                    Ok(Ack::Heuristic(core::Heuristic::Committed)) => {
+                        (Input::LastAnswered(Some(Decision::Commit)), None)
+                    }
+                    Ok(other) => (Input::LastAnswered(None), Some(format!("{other:?}"))),
+                    Err(error) => (Input::LastAnswered(None), Some(error.to_string())),
+                }
+            }),
+            Effect::Decide(decision) => self.decide(decision),
+            Effect::Close => self.close(),
+            Effect::NotePreCommitted | Effect::Refuse(_) => {
+                futures::future::ready(Said { input: None, place: None, error: None }).boxed()
+            }
+        }
+    }
+
+    /// Calls a participant; what it does not answer in time, or by a panic, is unknown.
+    fn ask<F, Fut, A>(
+        &self,
+        at: usize,
+        bound: Duration,
+        what: &'static str,
+        call: F,
+    ) -> BoxFuture<'static, Said>
+    where
+        F: FnOnce(Arc<dyn TransactionParticipant>, BranchId) -> Fut + Send + 'static,
+        Fut: Future<Output = A> + Send + 'static,
+        A: FnOnce(usize) -> (Input, Option<String>) + Send,
+    {
+        let unknown = match self.core.phase {
+            Phase::Preparing => Input::Voted(at, Answer::Unknown),
+            Phase::PreCommitting => Input::PreCommitted(at, false),
+            Phase::AskingLast => Input::LastAnswered(None),
+            _ => Input::Acked(at, core::Ack::Later),
+        };
+        let Some(part) = self.parts.get(at) else { return futures::future::ready(Said::of(unknown)).boxed() };
+        let call = AssertUnwindSafe(call(Arc::clone(&part.participant), self.branch(at))).catch_unwind();
+        async move {
+            let (input, error) = match tokio::time::timeout(bound, call).await {
+                Ok(Ok(answer)) => answer(at),
+                Ok(Err(panic)) => (unknown, Some(format!("{what} panicked: {}", panic_text(panic.as_ref())))),
+                Err(_) => (unknown, Some(format!("{what} was not answered within {bound:?}"))),
+            };
+            Said { input: Some(input), place: Some(at), error }
+        }
+        .boxed()
+    }
+
+    fn record(&self) -> BoxFuture<'static, Said> {
+        let new = NewTransaction {
+            gid: self.gid,
+            protocol: self.core.protocol,
+            home: self.core.home,
+            deadline: self.shared.settings.deadline,
+            branches: self.parts.iter().map(|part| part.record.clone()).collect(),
+        };
+        let log = Arc::clone(&self.shared.log);
+        async move {
+            let error = log.open(&new).await.err();
+            Said {
+                error: error.as_ref().map(ToString::to_string),
+                ..Said::of(Input::Recorded(error.is_none()))
+            }
+        }
+        .boxed()
+    }
+
+    fn decide(&self, decision: Decision) -> BoxFuture<'static, Said> {
+        let (log, home, gid) = (Arc::clone(&self.shared.log), self.home.clone(), self.gid);
+        let logged = self.core.is_logged() || self.attempts.is_some();
+        let read_only = |branch: &core::Branch| branch.state == BranchState::ReadOnly;
+        let places = self.core.branches.iter().enumerate().filter(|(_, branch)| read_only(branch));
+        let read_only: Vec<u16> = places.filter_map(|(at, _)| u16::try_from(at).ok()).collect();
+        let reason = match (&self.cause, self.attempts) {
+            (Some(cause), _) => cause.clone(),
+            (None, Some(_)) => "recovery: no decision within the deadline".to_owned(),
+            (None, None) => "asked for".to_owned(),
+        };
+        let deciding = async move {
+            match (decision, home) {
+                (Decision::Commit, Some(home)) => match home.commit(logged.then_some((gid, read_only))).await
+                {
+                    Ok(()) => (Some(Decision::Commit), None),
+                    Err(CommitError::Failed(error)) if !logged => {
+                        (Some(Decision::Abort), Some(error.to_string()))
+                    }
+                    Err(error) => (None, Some(error.to_string())),
+                },
+                (decision, home) => {
+                    // First of all: the row of the log, or on SQLite the whole file, is locked until then.
+                    let failed = match home {
+                        Some(home) => home.rollback().await.err().map(|error| error.to_string()),
+                        None => None,
+                    };
+                    if !logged {
+                        return (Some(decision), failed);
+                    }
+                    match log.decide(gid, decision, &read_only, &reason).await {
+                        Ok(standing) => (Some(standing), failed),
+                        Err(error) => (None, Some(error.to_string())),
+                    }
+                }
+            }
+        };
+        let bound = self.shared.settings.timeouts.commit;
+        async move {
+            let answer = tokio::time::timeout(bound, AssertUnwindSafe(deciding).catch_unwind()).await;
+            let (standing, error) = match answer {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(panic)) => (None, Some(format!("deciding panicked: {}", panic_text(panic.as_ref())))),
+                Err(_) => (None, Some(format!("the decision was not answered within {bound:?}"))),
+            };
+            Said { error, ..Said::of(Input::Decided(standing)) }
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'static, Said> {
+        let Phase::Ended(outcome) = self.core.phase else {
+            return futures::future::ready(Said { input: None, place: None, error: None }).boxed();
+        };
+        let pending = self.core.pending().next().is_some();
+        if let Outcome::Heuristic(heuristic) = outcome {
+            let what = format!(
+                "{heuristic:?}: {}",
+                self.cause.as_deref().unwrap_or("a branch ended in another way")
+            );
+            self.shared.alert(self.gid, &what);
+        }
+        let recovering = self.attempts.is_some();
+        if !self.core.is_logged() && !recovering {
+            return futures::future::ready(Said { input: None, place: None, error: None }).boxed();
+        }
+        let branches = self.core.branches.iter().zip(&self.said).enumerate();
+        let branches = branches
+            .map(|(at, (branch, said))| (u16::try_from(at).unwrap_or(u16::MAX), branch.state, said.clone()));
+        let again_in = again_in(self.attempts.unwrap_or(0));
+        let closing = Closing { outcome, branches: branches.collect(), pending, again_in };
+        let (log, gid) = (Arc::clone(&self.shared.log), self.gid);
+        async move {
+            let error = log.close(gid, &closing).await.err().map(|error| error.to_string());
+            if let Outcome::Heuristic(heuristic) = closing.outcome
+                && let Err(error) = log.note(gid, "heuristic outcome", &format!("{heuristic:?}")).await
+            {
+                tracing::warn!(target: "transactions", %gid, %error, "a heuristic outcome could not be noted");
+            }
+            crash::point(if recovering { "r4" } else { "c13" });
+            Said { input: None, place: None, error }
+        }
+        .boxed()
+    }
+}
+
+fn acked(at: usize, ack: Result<Ack, RmError>) -> (Input, Option<String>) {
+    match ack {
+        Ok(Ack::Done) => (Input::Acked(at, core::Ack::Done), None),
+        Ok(Ack::Heuristic(heuristic)) => (
+            Input::Acked(at, core::Ack::Heuristic(heuristic)),
+            Some(format!("ended by itself or by hand: {heuristic:?}")),
+        ),
+        Err(error) => (Input::Acked(at, core::Ack::Later), Some(error.to_string())),
+    }
+}
+
+/// The pause before recovery tries again: doubles from a second to a minute. What is decided is tried for ever.
+fn again_in(attempts: u32) -> Duration {
+    limits::DISTRIBUTED_AGAIN.saturating_mul(1 << attempts.min(16)).min(limits::DISTRIBUTED_AGAIN_MAX)
+}

@@ -1,0 +1,225 @@
+//! Completes what others left: at the start, and then all the time, in every process that shares the log.
+//!
+//! By the log: transactions that are due are taken, and what stands is carried out; an undecided one is aborted by winning the same
+//! compare-and-set that its coordinator would have to win. By the databases: prepared branches that the log knows to be over, or
+//! does not know at all, follow what it says. Branches of other logs and epochs are left alone.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    coordinator::Coordinator,
+    core::{BranchKind, Decision, Input, Outcome, Phase, State},
+    ids::{BranchId, ResourceId},
+    log::{Known, LogError},
+    machine::{Machine, Part},
+    participant::{Ack, Resource, RmError, TransactionParticipant, Vote},
+    status::Seen,
+};
+use crate::limits;
+
+/// What one round of recovery found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Transactions that were carried to their end as committed.
+    pub committed: u32,
+    /// Transactions that were carried to their end as rolled back.
+    pub aborted: u32,
+    /// Transactions that ended in another way than was decided. Each was reported.
+    pub heuristic: u32,
+    /// Transactions of which something is left: they are tried again.
+    pub left: u32,
+    /// Prepared branches that nobody but their database remembered.
+    pub orphans: u32,
+    /// Databases whose branches could not be listed; nothing is known of them.
+    pub failed_scans: Vec<(ResourceId, String)>,
+}
+
+impl Coordinator {
+    /// Recovers until `stop` is cancelled. Run it once in every process; a failing round is logged and the next one tries again.
+    pub async fn recover_until(&self, stop: CancellationToken) {
+        loop {
+            match self.recover_once().await {
+                Ok(found) if found == Recovered::default() => {}
+                Ok(found) => tracing::info!(target: "transactions", ?found, "recovery"),
+                Err(error) => {
+                    tracing::warn!(target: "transactions", %error, "recovery failed, and tries again")
+                }
+            }
+            let every = self.0.settings.recover_every;
+            // A third more or less, so that processes that start together do not stay together.
+            let jitter = every.mul_f64(f64::from(uuid::Uuid::now_v7().as_bytes()[15]) / 255.0 / 3.0);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(every + jitter) => {}
+            }
+        }
+    }
+
+    /// One round. Several processes may do this at once.
+    ///
+    /// # Errors
+    /// When the log does not answer; nothing is lost by that.
+    pub async fn recover_once(&self) -> Result<Recovered, LogError> {
+        let mut found = Recovered::default();
+        let due = self.0.log.claim(limits::DISTRIBUTED_RECOVER_COUNT, self.0.settings.lease).await?;
+        for known in due {
+            match self.complete(known).await {
+                (Outcome::Heuristic(_), false) => found.heuristic += 1,
+                (Outcome::Committed, false) => found.committed += 1,
+                (Outcome::Aborted, false) => found.aborted += 1,
+                _ => found.left += 1,
+            }
+        }
+        for (id, resource) in &self.0.resources {
+            let looked = tokio::time::timeout(limits::CALL_TIMEOUT, resource.prepared(self.0.id)).await;
+            match looked.unwrap_or_else(|_| Err(RmError::Unknown("no answer in time".to_owned()))) {
+                // A failed look is not an empty one: what is there stays until somebody can look.
+                Err(error) => found.failed_scans.push((id.clone(), error.to_string())),
+                Ok(branches) => {
+                    for branch in branches {
+                        found.orphans += u32::from(self.adopt(resource, &branch).await?);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes what is over for longer than it is kept, and the markers of its branches. Returns how many transactions.
+    ///
+    /// # Errors
+    /// When the log does not answer. A transaction stays as long as one of its markers does.
+    pub async fn purge_once(&self) -> Result<u32, LogError> {
+        let mut purged = 0;
+        for known in self.0.log.finished(limits::DISTRIBUTED_RECOVER_COUNT, self.0.settings.kept_for).await? {
+            let mut clean = true;
+            for (ordinal, (record, _)) in (0..).zip(&known.branches) {
+                let branch = BranchId { coordinator: self.0.id, gid: known.gid, ordinal };
+                match self.0.resources.get(&record.resource) {
+                    Some(resource) => clean &= resource.forget(&branch).await.is_ok(),
+                    None => clean = false,
+                }
+            }
+            if clean {
+                self.0.log.purge(known.gid).await?;
+                purged += 1;
+            }
+        }
+        Ok(purged)
+    }
+
+    /// Carries out what stands. Returns how it ended, and whether something is left.
+    async fn complete(&self, known: Known) -> (Outcome, bool) {
+        let kinds: Vec<_> = known.branches.iter().map(|(record, state)| (record.kind, *state)).collect();
+        let parts = known.branches.into_iter().map(|(record, _)| {
+            let resource = self.0.resources.get(&record.resource).cloned();
+            Part {
+                participant: Arc::new(ByName { id: record.resource.clone(), kind: record.kind, resource }),
+                record,
+            }
+        });
+        let core = State::recovered(&kinds, known.home, known.decision);
+        let mut machine = Machine {
+            shared: Arc::clone(&self.0),
+            gid: known.gid,
+            seen: Arc::new(Mutex::new(Seen::new(core.clone()))),
+            core,
+            said: vec![None; kinds.len()],
+            parts: parts.collect(),
+            home: None,
+            cause: None,
+            attempts: Some(known.attempts),
+        };
+        // Nothing that recovery asks for is refused.
+        let _ = machine.drive(Input::Recover).await;
+        let left = machine.core.pending().next().is_some();
+        if left && known.attempts == limits::DISTRIBUTED_ALERT_AFTER {
+            self.0.alert(known.gid, machine.cause.as_deref().unwrap_or("recovery cannot complete it"));
+        }
+        match machine.core.phase {
+            Phase::Ended(outcome) => (outcome, left),
+            _ => (Outcome::InDoubt, true),
+        }
+    }
+
+    /// Ends a prepared branch that the log knows to be over, or does not know. Whoever is still in the log as open has an owner.
+    async fn adopt(&self, resource: &Arc<dyn Resource>, branch: &BranchId) -> Result<bool, LogError> {
+        let decision = match self.0.log.load(branch.gid).await? {
+            Some(known) if !known.finished => return Ok(false),
+            Some(known) => known.decision.unwrap_or(Decision::Abort),
+            // Who takes part is written down before anybody is asked to prepare.
+            None => Decision::Abort,
+        };
+        let bound: Duration = self.0.settings.timeouts.abort;
+        let ended = tokio::time::timeout(bound, resource.finish(branch, decision)).await;
+        let ended = ended.unwrap_or_else(|_| Err(RmError::Unknown("no answer in time".to_owned())));
+        match ended {
+            Ok(Ack::Done) => {
+                tracing::warn!(target: "transactions", %branch, ?decision, "an orphan was ended")
+            }
+            Ok(Ack::Heuristic(heuristic)) => {
+                self.0.alert(branch.gid, &format!("orphan {branch} had ended by hand: {heuristic:?}"));
+            }
+            Err(error) => {
+                tracing::warn!(target: "transactions", %branch, %error, "an orphan could not be ended")
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A branch that is known by its name only.
+struct ByName {
+    id: ResourceId,
+    kind: BranchKind,
+    resource: Option<Arc<dyn Resource>>,
+}
+
+impl ByName {
+    async fn finish(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
+        match &self.resource {
+            Some(resource) => resource.finish(branch, decision).await,
+            None => Err(RmError::Config(format!(
+                "resource {} is not known here: give it to Coordinator::connect, or let another process recover it",
+                self.id
+            ))),
+        }
+    }
+}
+
+#[async_trait]
+impl TransactionParticipant for ByName {
+    fn resource_id(&self) -> &ResourceId {
+        &self.id
+    }
+
+    fn resource_type(&self) -> &'static str {
+        "recovered"
+    }
+
+    fn kind(&self) -> BranchKind {
+        self.kind
+    }
+
+    async fn begin(&self, _: &BranchId) -> Result<(), RmError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, _: &BranchId) -> Result<Vote, RmError> {
+        Ok(Vote::No { reason: "recovery prepares nothing".to_owned() })
+    }
+
+    async fn commit(&self, branch: &BranchId) -> Result<Ack, RmError> {
+        self.finish(branch, Decision::Commit).await
+    }
+
+    async fn rollback(&self, branch: &BranchId) -> Result<Ack, RmError> {
+        self.finish(branch, Decision::Abort).await
+    }
+}

@@ -1,0 +1,383 @@
+//! The unit of work over several databases.
+
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex as Lock, PoisonError},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use tokio::sync::Mutex;
+
+use super::{
+    coordinator::Coordinator,
+    core::{BranchKind, Input, Outcome, Phase, Protocol, Refusal, State},
+    error::DistributedError,
+    home::Home,
+    ids::Gid,
+    log::BranchRecord,
+    machine::{Machine, Part},
+    participant::{RmError, TransactionParticipant},
+    status::{Seen, TransactionStatus},
+};
+use crate::{
+    error::{Error, panic_text},
+    limits,
+};
+
+/// The place of a participant in its transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParticipantId(pub usize);
+
+/// How a transaction committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommitReport {
+    /// Branches that have not confirmed it. The decision stands, and recovery completes them.
+    pub pending: Vec<ParticipantId>,
+}
+
+/// A unit of work whose branches in several databases end the same way.
+///
+/// Register who takes part, [`begin`](Self::begin), work, and [`commit`](Self::commit) or [`rollback`](Self::rollback_all); or let
+/// [`run`](Self::run) do it. Each phase runs in a task of its own: dropping the future that waits for it interrupts nothing.
+/// Dropped undecided, the transaction is rolled back in the background.
+pub struct DistributedUnitOfWork {
+    coordinator: Coordinator,
+    gid: Gid,
+    protocol: Protocol,
+    home: Option<Arc<dyn Home>>,
+    parts: Vec<Part>,
+    /// Who takes part, for the status.
+    records: Vec<BranchRecord>,
+    /// What the phases work on, once it has begun.
+    machine: Option<Arc<Mutex<Machine>>>,
+    seen: Arc<Lock<Seen>>,
+}
+
+impl DistributedUnitOfWork {
+    /// A transaction with a fresh id, two phases and nobody in it.
+    #[must_use]
+    pub fn new(coordinator: &Coordinator) -> Self {
+        Self {
+            coordinator: coordinator.clone(),
+            gid: Gid::fresh(),
+            protocol: Protocol::TwoPhase,
+            home: None,
+            parts: Vec::new(),
+            records: Vec::new(),
+            machine: None,
+            seen: Arc::new(Lock::new(Seen::new(State::new(Protocol::TwoPhase, false, &[])))),
+        }
+    }
+
+    /// Chooses the protocol, before it begins.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// The id of the transaction, known before it begins.
+    #[must_use]
+    pub fn transaction_id(&self) -> Gid {
+        self.gid
+    }
+
+    /// The home unit of work: its COMMIT is the decision. Its database must be that of the log.
+    ///
+    /// # Errors
+    /// When the transaction has begun, or has another commit point.
+    pub fn register_home(&mut self, home: impl Home) -> Result<(), DistributedError> {
+        self.refuse_begun()?;
+        let last = self.parts.iter().find(|part| part.record.kind == BranchKind::Last);
+        if let Some(last) = last {
+            return Err(DistributedError::TwoCommitPoints { name: last.record.name.clone() });
+        }
+        if self.home.is_some() {
+            return Err(DistributedError::TwoCommitPoints { name: "home".to_owned() });
+        }
+        self.home = Some(Arc::new(home));
+        Ok(())
+    }
+
+    /// Adds a branch. They are asked at the same time, and told in this order.
+    ///
+    /// # Errors
+    /// When the transaction has begun, the coordinator does not know the branch's resource, there are too many, or it is a second
+    /// commit point.
+    pub fn register_participant(
+        &mut self,
+        name: impl Into<String>,
+        participant: impl TransactionParticipant,
+    ) -> Result<ParticipantId, DistributedError> {
+        self.refuse_begun()?;
+        let (name, resource) = (name.into(), participant.resource_id().clone());
+        if !self.coordinator.0.resources.contains_key(&resource) {
+            return Err(DistributedError::UnknownResource { name, resource });
+        }
+        if self.parts.len() >= limits::DISTRIBUTED_BRANCHES_MAX {
+            return Err(DistributedError::TooManyBranches(limits::DISTRIBUTED_BRANCHES_MAX));
+        }
+        let kind = participant.kind();
+        let taken = self.home.is_some() || self.parts.iter().any(|part| part.record.kind == BranchKind::Last);
+        if kind == BranchKind::Last && taken {
+            return Err(DistributedError::TwoCommitPoints { name });
+        }
+        let resource_type = participant.resource_type().to_owned();
+        let record = BranchRecord { name, resource, resource_type, kind };
+        self.records.push(record.clone());
+        self.parts.push(Part { record, participant: Arc::new(participant) });
+        Ok(ParticipantId(self.parts.len() - 1))
+    }
+
+    fn refuse_begun(&self) -> Result<(), DistributedError> {
+        if self.machine.is_some() { Err(DistributedError::AlreadyBegun) } else { Ok(()) }
+    }
+
+    /// Writes down who takes part and opens every branch.
+    ///
+    /// # Errors
+    /// When the log, the home or a branch fails; everything is rolled back then.
+    pub async fn begin(&mut self) -> Result<(), DistributedError> {
+        self.refuse_begun()?;
+        let parts = std::mem::take(&mut self.parts);
+        let kinds: Vec<_> = parts.iter().map(|part| part.record.kind).collect();
+        let core = State::new(self.protocol, self.home.is_some(), &kinds);
+        let machine = Machine {
+            shared: Arc::clone(&self.coordinator.0),
+            gid: self.gid,
+            core,
+            said: vec![None; parts.len()],
+            parts,
+            home: self.home.clone(),
+            cause: None,
+            attempts: None,
+            seen: Arc::clone(&self.seen),
+        };
+        self.machine = Some(Arc::new(Mutex::new(machine)));
+        self.phase(|machine| {
+            async move {
+                machine.drive(Input::Begin).await?;
+                if machine.core.phase != Phase::Active {
+                    let reason = machine.cause.take().unwrap_or_default();
+                    return Err(DistributedError::Aborted { gid: machine.gid, reason });
+                }
+                let opened = open(machine).await;
+                if opened.is_err() {
+                    machine.drive(Input::Rollback).await?;
+                }
+                opened
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Asks every branch to prepare, all at once. True when all of them can commit; roll back when it is false.
+    ///
+    /// # Errors
+    /// When it is not its turn.
+    pub async fn prepare_all(&self) -> Result<bool, DistributedError> {
+        self.phase(|machine| {
+            async move {
+                if machine.parts.is_empty() && machine.home.is_none() {
+                    tracing::warn!(target: "transactions", gid = %machine.gid, "a distributed transaction without participants");
+                }
+                machine.drive(Input::Prepare).await?;
+                Ok(machine.core.phase == Phase::Prepared)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// The second round of the three-phase protocol. Roll back when it is false.
+    ///
+    /// # Errors
+    /// When it is not its turn.
+    pub async fn pre_commit_all(&self) -> Result<bool, DistributedError> {
+        self.phase(|machine| {
+            async move {
+                machine.drive(Input::PreCommit).await?;
+                Ok(machine.core.phase == Phase::PreCommitted)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Decides to commit, and tells every branch. True when all of them have confirmed it; false when the decision stands and
+    /// recovery completes some.
+    ///
+    /// # Errors
+    /// [`DistributedError::Aborted`], [`DistributedError::InDoubt`] and [`DistributedError::HeuristicMixed`], or when it is not its
+    /// turn.
+    pub async fn commit_all(&self) -> Result<bool, DistributedError> {
+        Ok(self.decide(Input::Commit).await?.pending.is_empty())
+    }
+
+    /// Decides to roll back, and tells every branch that may be prepared. True when all of them have confirmed it.
+    ///
+    /// # Errors
+    /// When the decision to commit stands, or nobody knows: nothing is undone then.
+    pub async fn rollback_all(&self) -> Result<bool, DistributedError> {
+        self.phase(|machine| {
+            async move {
+                machine.drive(Input::Rollback).await?;
+                match ended(machine) {
+                    Err(DistributedError::Aborted { .. }) => Ok(machine.core.pending().next().is_none()),
+                    other => other.map(|report| report.pending.is_empty()),
+                }
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Prepares, and commits or rolls back.
+    ///
+    /// # Errors
+    /// As [`Self::commit_all`].
+    pub async fn commit(&self) -> Result<CommitReport, DistributedError> {
+        self.phase(|machine| {
+            async move {
+                if machine.core.phase == Phase::Active {
+                    machine.drive(Input::Prepare).await?;
+                }
+                if machine.core.phase == Phase::Prepared && machine.core.protocol == Protocol::ThreePhase {
+                    machine.drive(Input::PreCommit).await?;
+                }
+                let call = if machine.core.phase == Phase::Doomed { Input::Rollback } else { Input::Commit };
+                machine.drive(call).await?;
+                ended(machine)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    async fn decide(&self, input: Input) -> Result<CommitReport, DistributedError> {
+        self.phase(move |machine| {
+            async move {
+                machine.drive(input).await?;
+                ended(machine)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Begins, runs `work`, and commits; rolls back when `work` fails or panics, and returns its error as it is.
+    ///
+    /// # Errors
+    /// What `work` says, or what [`Self::begin`] and [`Self::commit`] say; look for a [`DistributedError`] with
+    /// [`Error::find`].
+    pub async fn run<T, Fut>(mut self, work: impl FnOnce() -> Fut) -> Result<(T, CommitReport), Error>
+    where
+        Fut: Future<Output = Result<T, Error>>,
+    {
+        self.begin().await?;
+        match AssertUnwindSafe(work()).catch_unwind().await {
+            Ok(Ok(value)) => Ok((value, self.commit().await?)),
+            Ok(Err(error)) => {
+                self.rolled_back_for(&error.to_string()).await;
+                Err(error)
+            }
+            Err(panic) => {
+                self.rolled_back_for(panic_text(panic.as_ref())).await;
+                std::panic::resume_unwind(panic)
+            }
+        }
+    }
+
+    async fn rolled_back_for(&self, cause: &str) {
+        if let Err(error) = self.rollback_all().await {
+            tracing::error!(target: "transactions", gid = %self.gid, cause, %error, "rolling back failed, recovery does it");
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn status(&self) -> TransactionStatus {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.machine.is_none() {
+            let kinds: Vec<_> = self.records.iter().map(|record| record.kind).collect();
+            seen = Seen::new(State::new(self.protocol, self.home.is_some(), &kinds));
+        }
+        seen.status(self.gid, self.coordinator.id(), &self.records)
+    }
+
+    /// Runs one phase in a task of its own, so that nobody interrupts it by not waiting for it.
+    async fn phase<T: Send + 'static>(
+        &self,
+        work: impl for<'a> FnOnce(&'a mut Machine) -> BoxFuture<'a, Result<T, DistributedError>> + Send + 'static,
+    ) -> Result<T, DistributedError> {
+        let Some(machine) = self.machine.clone() else { return Err(Refusal::NotBegun.into()) };
+        let phase = async move {
+            let mut machine = machine.lock().await;
+            work(&mut machine).await
+        };
+        match self.coordinator.0.tasks.spawn(phase).await {
+            Ok(answer) => answer,
+            Err(ended) => {
+                let reason = match ended.try_into_panic() {
+                    Ok(panic) => panic_text(panic.as_ref()).to_owned(),
+                    Err(ended) => ended.to_string(),
+                };
+                Err(DistributedError::Panicked { gid: self.gid, reason })
+            }
+        }
+    }
+}
+
+/// Undecided, it is rolled back in the background; in a program without a runtime, or with too many of them, by recovery.
+impl Drop for DistributedUnitOfWork {
+    fn drop(&mut self) {
+        let Some(machine) = self.machine.take() else { return };
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let over =
+            matches!(seen.core.phase, Phase::New | Phase::Ended(_) | Phase::Committing | Phase::RollingBack);
+        let tasks = &self.coordinator.0.tasks;
+        if over
+            || tasks.len() >= limits::DISTRIBUTED_DROPPED_MAX
+            || tokio::runtime::Handle::try_current().is_err()
+        {
+            return;
+        }
+        tracing::warn!(target: "transactions", gid = %self.gid, "dropped undecided: rolling back");
+        tasks.spawn(async move {
+            // A phase that is still under way may decide it first; then this is refused, which is right.
+            let _ = machine.lock().await.drive(Input::Rollback).await;
+        });
+    }
+}
+
+/// Opens the home and the branches, in their order.
+async fn open(machine: &mut Machine) -> Result<(), DistributedError> {
+    if let Some(home) = machine.home.clone() {
+        home.begin().await.map_err(DistributedError::Home)?;
+    }
+    for (at, part) in machine.parts.iter().enumerate() {
+        let opened =
+            tokio::time::timeout(limits::CALL_TIMEOUT, part.participant.begin(&machine.branch(at))).await;
+        let opened = opened.unwrap_or_else(|_| Err(RmError::Retryable("no answer in time".to_owned())));
+        opened.map_err(|cause| DistributedError::Branch { name: part.record.name.clone(), cause })?;
+    }
+    Ok(())
+}
+
+/// How a transaction ended, for the caller.
+fn ended(machine: &Machine) -> Result<CommitReport, DistributedError> {
+    let gid = machine.gid;
+    let reason = machine.cause.clone().unwrap_or_else(|| "asked for".to_owned());
+    match machine.core.phase {
+        Phase::Ended(Outcome::Committed) => {
+            Ok(CommitReport { pending: machine.core.pending().map(ParticipantId).collect() })
+        }
+        Phase::Ended(Outcome::Aborted) => Err(DistributedError::Aborted { gid, reason }),
+        Phase::Ended(Outcome::Heuristic(heuristic)) => {
+            Err(DistributedError::HeuristicMixed { gid, heuristic, reason })
+        }
+        _ => Err(DistributedError::InDoubt { gid, reason }),
+    }
+}

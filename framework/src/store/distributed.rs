@@ -1,0 +1,61 @@
+//! Distributed transactions in SQL: the decision log, the home unit of work, and branches.
+//!
+//! What differs between the databases is in `store/<database>/distributed.rs` ([`DtxRows`]) and, where a database can prepare, in
+//! `store/<database>/branch.rs` ([`branch::TwoPhase`]).
+
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod branch;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod home;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod last;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod log;
+
+use sqlx::Database;
+
+use super::statement::Statement;
+use crate::distributed::BranchId;
+
+/// The tables `dtx_*` of one database.
+pub trait DtxRows: Database {
+    /// As status and log call it.
+    const RESOURCE_TYPE: &'static str;
+
+    /// Appends the time that is so many milliseconds from now.
+    fn later(statement: Statement, millis: i64) -> Statement;
+
+    /// An insert of a tombstone that waits for a branch in flight, but not for long.
+    fn tombstone(branch: &BranchId) -> Statement;
+
+    /// Appends what makes a read wait for whoever is writing the row.
+    const READ_LOCKED: &'static str;
+
+    /// Text of a column.
+    ///
+    /// # Errors
+    /// When it is none.
+    fn text(row: &Self::Row, column: usize) -> Result<Option<String>, sqlx::Error>;
+
+    /// A number of a column.
+    ///
+    /// # Errors
+    /// When it is none.
+    fn int(row: &Self::Row, column: usize) -> Result<i64, sqlx::Error>;
+
+    /// An id of a column.
+    ///
+    /// # Errors
+    /// When it is none.
+    fn id(row: &Self::Row, column: usize) -> Result<uuid::Uuid, sqlx::Error>;
+
+    /// Whether a database error says that somebody waits for somebody else, or lost against it: try again.
+    fn is_contention(error: &dyn sqlx::error::DatabaseError) -> bool;
+}
+
+/// The marker of a branch, inserted as its last write: it commits with the branch or not at all, and meets the tombstone of a
+/// branch that was rolled back before.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) fn marker(branch: &BranchId) -> Statement {
+    Statement::new("INSERT INTO dtx_marker(xid,state)VALUES(").text(branch.to_string()).sql(",'branch')")
+}

@@ -1,0 +1,354 @@
+//! Branches in databases that can be prepared.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use sqlx::Pool;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::{
+    distributed::{
+        Ack, BranchId, CoordinatorId, Decision, Health, Heuristic, Resource, ResourceId, RmError,
+        TransactionParticipant, Vote,
+    },
+    error::{Error, Result},
+    limits,
+    store::{
+        backend::{Backend, Verdict},
+        connection::UnitConnection,
+        statement::Statement,
+    },
+    transport::OutgoingRow,
+};
+
+/// A database whose transactions can be prepared.
+pub trait TwoPhase: Backend {
+    /// Opens the transaction of a branch.
+    fn begin(
+        connection: &mut UnitConnection<Self>,
+        branch: &BranchId,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Writes the marker and prepares. A connection that is not open afterwards is clean; [`TwoPhase::KEEPS_SESSION`] says what
+    /// else may be done with it.
+    fn prepare(
+        connection: &mut UnitConnection<Self>,
+        branch: &BranchId,
+    ) -> impl Future<Output = Result<Vote, RmError>> + Send;
+
+    /// Whether a prepared transaction belongs to its session until that ends.
+    const KEEPS_SESSION: bool;
+
+    /// Ends a prepared branch by its name. `None`: there is no such branch.
+    fn end(
+        connection: &mut UnitConnection<Self>,
+        branch: &BranchId,
+        decision: Decision,
+    ) -> impl Future<Output = Result<Option<Ack>, RmError>> + Send;
+
+    /// The branches of this log that are prepared.
+    fn prepared(
+        connection: &mut UnitConnection<Self>,
+        coordinator: CoordinatorId,
+    ) -> impl Future<Output = Result<Vec<BranchId>, sqlx::Error>> + Send;
+
+    /// Why it cannot be prepared at all, with the remedy, or what it is.
+    fn examine(
+        connection: &mut UnitConnection<Self>,
+    ) -> impl Future<Output = Result<Result<String, String>, sqlx::Error>> + Send;
+
+    /// Classifies what a statement of phase two said.
+    fn classify(error: &sqlx::Error) -> RmError;
+}
+
+/// A database that takes part by being prepared. Give it to the [`Coordinator`](crate::distributed::Coordinator) of every process,
+/// and take a [`branch`](Self::branch) of it for each transaction.
+pub struct SqlResource<DB: TwoPhase> {
+    id: ResourceId,
+    pool: Pool<DB>,
+}
+
+impl<DB: TwoPhase> SqlResource<DB> {
+    /// The database of `pool` under a name that is the same in every process. The role of the pool must be the same everywhere,
+    /// too: only who prepared a branch may end it.
+    #[must_use]
+    pub fn new(id: ResourceId, pool: Pool<DB>) -> Arc<Self> {
+        Arc::new(Self { id, pool })
+    }
+
+    /// The branch of one transaction.
+    #[must_use]
+    pub fn branch(self: &Arc<Self>) -> SqlBranch<DB> {
+        SqlBranch {
+            resource: Arc::clone(self),
+            open: Arc::default(),
+            prepared: Arc::default(),
+            outbox: Arc::default(),
+        }
+    }
+
+    async fn end(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
+        let mut connection = hold(&self.pool).await?;
+        if let Some(ack) = DB::end(&mut connection, branch, decision).await? {
+            return Ok(ack);
+        }
+        match decision {
+            Decision::Abort => tombstone(&self.pool, branch).await,
+            Decision::Commit => match marked(&self.pool, branch).await?.as_deref() {
+                Some("branch") => Ok(Ack::Done),
+                _ => Ok(Ack::Heuristic(Heuristic::RolledBack)),
+            },
+        }
+    }
+}
+
+async fn hold<DB: Backend>(pool: &Pool<DB>) -> Result<UnitConnection<DB>, RmError> {
+    let connection = tokio::time::timeout(limits::CALL_TIMEOUT, pool.acquire()).await;
+    let connection = connection.map_err(|_| RmError::Retryable("no connection in time".to_owned()))?;
+    Ok(UnitConnection::hold(connection.map_err(|error| RmError::Retryable(error.to_string()))?))
+}
+
+/// Runs one statement on the markers of a database.
+async fn on_markers<DB: Backend>(
+    pool: &Pool<DB>,
+    statement: &Statement,
+) -> Result<(u64, Vec<DB::Row>), sqlx::Error> {
+    let _writer = DB::writer(pool).await;
+    UnitConnection::hold(pool.acquire().await?).alone(statement).await
+}
+
+fn on_marker_error<DB: Backend>(error: &sqlx::Error) -> RmError {
+    let text = format!("the marker of the branch: {error}");
+    match error.as_database_error() {
+        Some(answer) if DB::is_contention(answer) => RmError::Retryable(text),
+        Some(_) if DB::verdict(error) == Verdict::Refused => RmError::Config(text),
+        _ => RmError::Unknown(text),
+    }
+}
+
+/// What the marker of a branch says; waits for whoever is writing it.
+pub(super) async fn marked<DB: Backend>(
+    pool: &Pool<DB>,
+    branch: &BranchId,
+) -> Result<Option<String>, RmError> {
+    let select = Statement::new("SELECT state FROM dtx_marker WHERE xid=").text(branch.to_string());
+    let answer = on_markers(pool, &select.sql(DB::READ_LOCKED)).await;
+    let (_, rows) = answer.map_err(|error| on_marker_error::<DB>(&error))?;
+    rows.first().map_or(Ok(None), |row| DB::text(row, 0)).map_err(|error| on_marker_error::<DB>(&error))
+}
+
+/// Makes sure that a branch which is not prepared never will be, or finds that it has committed.
+pub(super) async fn tombstone<DB: Backend>(pool: &Pool<DB>, branch: &BranchId) -> Result<Ack, RmError> {
+    match on_markers(pool, &DB::tombstone(branch)).await {
+        Ok((1, _)) => return Ok(Ack::Done),
+        Ok(_) => {}
+        Err(error) if error.as_database_error().is_some_and(|answer| answer.is_unique_violation()) => {}
+        Err(error) => return Err(on_marker_error::<DB>(&error)),
+    }
+    Ok(match marked(pool, branch).await?.as_deref() {
+        Some("branch") => Ack::Heuristic(Heuristic::Committed),
+        _ => Ack::Done,
+    })
+}
+
+pub(super) async fn forget<DB: Backend>(pool: &Pool<DB>, branch: &BranchId) -> Result<(), RmError> {
+    let delete = Statement::new("DELETE FROM dtx_marker WHERE xid=").text(branch.to_string());
+    on_markers(pool, &delete).await.map(drop).map_err(|error| on_marker_error::<DB>(&error))
+}
+
+#[async_trait]
+impl<DB: TwoPhase> Resource for SqlResource<DB> {
+    fn id(&self) -> &ResourceId {
+        &self.id
+    }
+
+    async fn prepared(&self, coordinator: CoordinatorId) -> Result<Vec<BranchId>, RmError> {
+        let mut connection = hold(&self.pool).await?;
+        DB::prepared(&mut connection, coordinator).await.map_err(|error| DB::classify(&error))
+    }
+
+    async fn finish(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
+        self.end(branch, decision).await
+    }
+
+    async fn forget(&self, branch: &BranchId) -> Result<(), RmError> {
+        forget(&self.pool, branch).await
+    }
+
+    async fn health(&self) -> Health {
+        let asked = Instant::now();
+        let look = async {
+            DB::check_schema(&self.pool).await.map_err(|error| error.to_string())?;
+            let mut connection = hold(&self.pool).await.map_err(|error| error.to_string())?;
+            DB::examine(&mut connection).await.map_err(|error| error.to_string())?
+        };
+        let found = look.await;
+        let healthy = found.is_ok();
+        Health { healthy, detail: found.unwrap_or_else(|wrong| wrong), latency: asked.elapsed() }
+    }
+}
+
+/// One branch of one transaction. Clones are the same branch.
+pub struct SqlBranch<DB: TwoPhase> {
+    resource: Arc<SqlResource<DB>>,
+    open: Arc<Mutex<Option<UnitConnection<DB>>>>,
+    /// Whether what is open is prepared.
+    prepared: Arc<AtomicBool>,
+    outbox: Arc<std::sync::Mutex<Vec<OutgoingRow>>>,
+}
+
+impl<DB: TwoPhase> Clone for SqlBranch<DB> {
+    fn clone(&self) -> Self {
+        Self {
+            resource: Arc::clone(&self.resource),
+            open: Arc::clone(&self.open),
+            prepared: Arc::clone(&self.prepared),
+            outbox: Arc::clone(&self.outbox),
+        }
+    }
+}
+
+/// The connection of a branch, while it is used. Drop it before the transaction is prepared.
+pub struct BranchGuard<DB: TwoPhase>(OwnedMutexGuard<Option<UnitConnection<DB>>>);
+
+impl<DB: TwoPhase> SqlBranch<DB> {
+    /// The connection, once the transaction has begun.
+    ///
+    /// # Errors
+    /// When it has not begun, or is prepared.
+    pub async fn connection(&self) -> Result<BranchGuard<DB>> {
+        let guard = Arc::clone(&self.open).lock_owned().await;
+        if guard.is_none() || self.prepared.load(Ordering::Relaxed) {
+            return Err(Error::new(
+                "the branch is not open: begin the transaction first, and work before it is prepared",
+            ));
+        }
+        Ok(BranchGuard(guard))
+    }
+
+    /// Rows that enter the outbox of this database with the branch.
+    pub fn publish(&self, rows: impl IntoIterator<Item = OutgoingRow>) {
+        self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(rows);
+    }
+
+    async fn held(&self) -> Result<OwnedMutexGuard<Option<UnitConnection<DB>>>, String> {
+        let held = tokio::time::timeout(limits::GUARD_WAIT, Arc::clone(&self.open).lock_owned()).await;
+        held.map_err(|_| {
+            "a guard of the branch's connection is still held: drop it before the transaction is prepared"
+                .to_owned()
+        })
+    }
+
+    async fn finish(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
+        let mut held = self.held().await.map_err(RmError::Retryable)?;
+        let Some(mut connection) = held.take() else {
+            return self.resource.end(branch, decision).await;
+        };
+        let prepared = self.prepared.load(Ordering::Relaxed);
+        if !prepared && decision == Decision::Abort {
+            // Nobody has sent a prepare, and with this connection nobody will.
+            if DB::KEEPS_SESSION || connection.roll_back().await.is_err() {
+                connection.close_hard().await;
+            }
+            return Ok(Ack::Done);
+        }
+        // A session that has prepared the branch can end it, and while it lives nobody else can.
+        if prepared && let Ok(Some(ack)) = DB::end(&mut connection, branch, decision).await {
+            return Ok(ack);
+        }
+        // What is open on it ends with it, and may be prepared all the same: from here on its name is all that counts.
+        connection.close_hard().await;
+        self.resource.end(branch, decision).await
+    }
+}
+
+#[async_trait]
+impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
+    fn resource_id(&self) -> &ResourceId {
+        &self.resource.id
+    }
+
+    fn resource_type(&self) -> &'static str {
+        DB::RESOURCE_TYPE
+    }
+
+    async fn begin(&self, branch: &BranchId) -> Result<(), RmError> {
+        let mut connection = hold(&self.resource.pool).await?;
+        DB::begin(&mut connection, branch).await.map_err(|error| DB::classify(&error))?;
+        *self.open.lock().await = Some(connection);
+        Ok(())
+    }
+
+    async fn prepare(&self, branch: &BranchId) -> Result<Vote, RmError> {
+        let mut held = match self.held().await {
+            Ok(held) => held,
+            Err(reason) => return Ok(Vote::No { reason }),
+        };
+        // Taken out: a future that is dropped from here on closes the connection, and rolling back goes by name.
+        let Some(mut connection) = held.take() else {
+            return Ok(Vote::No { reason: "the branch is not open".to_owned() });
+        };
+        if let Some(cause) = connection.poisoned() {
+            connection.close_hard().await;
+            return Ok(Vote::No { reason: cause.to_owned() });
+        }
+        let rows =
+            std::mem::take(&mut *self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        if !rows.is_empty()
+            && let Err(error) = connection.insert_outbox(&rows).await
+        {
+            connection.close_hard().await;
+            return Ok(Vote::No { reason: format!("the outbox rows were refused: {error}") });
+        }
+        match DB::prepare(&mut connection, branch).await {
+            Ok(Vote::Prepared) => {
+                if DB::KEEPS_SESSION {
+                    self.prepared.store(true, Ordering::Relaxed);
+                    *held = Some(connection);
+                }
+                Ok(Vote::Prepared)
+            }
+            Ok(Vote::ReadOnly) => Ok(Vote::ReadOnly),
+            other => {
+                connection.close_hard().await;
+                other
+            }
+        }
+    }
+
+    async fn pre_commit(&self, _: &BranchId) -> Result<(), RmError> {
+        let health = Resource::health(&*self.resource).await;
+        if health.healthy { Ok(()) } else { Err(RmError::Retryable(health.detail)) }
+    }
+
+    async fn commit(&self, branch: &BranchId) -> Result<Ack, RmError> {
+        self.finish(branch, Decision::Commit).await
+    }
+
+    async fn rollback(&self, branch: &BranchId) -> Result<Ack, RmError> {
+        self.finish(branch, Decision::Abort).await
+    }
+}
+
+impl<DB: TwoPhase> Deref for BranchGuard<DB> {
+    type Target = UnitConnection<DB>;
+
+    #[allow(clippy::expect_used)] // looked at when the guard was made, and nobody else can take it
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("a guard is only made of an open branch")
+    }
+}
+
+impl<DB: TwoPhase> DerefMut for BranchGuard<DB> {
+    #[allow(clippy::expect_used)] // see above
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.0.as_mut().expect("a guard is only made of an open branch")
+    }
+}

@@ -1,0 +1,49 @@
+//! The tables `dtx_*` on MariaDB and MySQL.
+
+use sqlx::{
+    MySql, Row,
+    error::DatabaseError,
+    mysql::{MySqlDatabaseError, MySqlRow},
+};
+use uuid::Uuid;
+
+use crate::{
+    distributed::BranchId,
+    store::{distributed::DtxRows, statement::Statement},
+};
+
+impl DtxRows for MySql {
+    const RESOURCE_TYPE: &'static str = "mysql";
+    const READ_LOCKED: &'static str = " LOCK IN SHARE MODE";
+
+    fn later(statement: Statement, millis: i64) -> Statement {
+        statement.sql("UTC_TIMESTAMP(6)+INTERVAL ").int(millis.saturating_mul(1_000)).sql(" MICROSECOND")
+    }
+
+    /// Plain, not IGNORE, which would hide other errors. A branch in flight makes it wait for two seconds on MariaDB; MySQL reads a
+    /// comment there.
+    fn tombstone(branch: &BranchId) -> Statement {
+        let insert = Statement::new(
+            "/*M! SET STATEMENT innodb_lock_wait_timeout=2 FOR */INSERT INTO dtx_marker(xid,state)VALUES(",
+        );
+        insert.text(branch.to_string()).sql(",'aborted')")
+    }
+
+    fn text(row: &MySqlRow, column: usize) -> Result<Option<String>, sqlx::Error> {
+        row.try_get(column)
+    }
+
+    fn int(row: &MySqlRow, column: usize) -> Result<i64, sqlx::Error> {
+        row.try_get(column)
+    }
+
+    fn id(row: &MySqlRow, column: usize) -> Result<Uuid, sqlx::Error> {
+        row.try_get(column)
+    }
+
+    fn is_contention(error: &dyn DatabaseError) -> bool {
+        error
+            .try_downcast_ref::<MySqlDatabaseError>()
+            .is_some_and(|answer| matches!(answer.number(), 1020 | 1205 | 1213))
+    }
+}

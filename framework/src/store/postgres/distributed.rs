@@ -1,0 +1,43 @@
+//! The tables `dtx_*` on PostgreSQL.
+
+use sqlx::{Postgres, Row, error::DatabaseError, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    distributed::BranchId,
+    store::{distributed::DtxRows, statement::Statement},
+};
+
+impl DtxRows for Postgres {
+    const RESOURCE_TYPE: &'static str = "postgres";
+    const READ_LOCKED: &'static str = "";
+
+    fn later(statement: Statement, millis: i64) -> Statement {
+        statement.sql("now()+").int(millis).sql("*interval '1 millisecond'")
+    }
+
+    /// Waits until a branch in flight has ended, for as long as any call may take.
+    fn tombstone(branch: &BranchId) -> Statement {
+        let insert = Statement::new("INSERT INTO dtx_marker(xid,state)VALUES(").text(branch.to_string());
+        insert.sql(",'aborted')ON CONFLICT DO NOTHING")
+    }
+
+    fn text(row: &PgRow, column: usize) -> Result<Option<String>, sqlx::Error> {
+        row.try_get(column)
+    }
+
+    fn int(row: &PgRow, column: usize) -> Result<i64, sqlx::Error> {
+        // Of whichever width the column is.
+        row.try_get(column)
+            .or_else(|_| row.try_get::<i32, _>(column).map(i64::from))
+            .or_else(|_| row.try_get::<i16, _>(column).map(i64::from))
+    }
+
+    fn id(row: &PgRow, column: usize) -> Result<Uuid, sqlx::Error> {
+        row.try_get(column)
+    }
+
+    fn is_contention(error: &dyn DatabaseError) -> bool {
+        error.code().is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
+    }
+}

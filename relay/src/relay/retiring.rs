@@ -1,0 +1,43 @@
+//! What happens to rows whose answer has come: confirmed ones are deleted, hopeless ones parked. And when
+//! to look whether an operator released some of those.
+
+use std::time::Instant;
+
+use super::Session;
+use crate::{lane::ParkState, parked::fingerprint};
+
+impl Session<'_> {
+    /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.
+    pub(super) fn retire(&mut self, all: bool) {
+        let settings = &self.relay.settings;
+        if self.lanes.deletes_waiting() == 0 {
+            self.unretired_since = None;
+        } else {
+            let since = *self.unretired_since.get_or_insert_with(Instant::now);
+            let waited = all || self.lanes.in_flight() == 0 || since.elapsed() >= settings.delete_wait;
+            while self.deleting.has_room()
+                && self.lanes.deletes_waiting() > 0
+                && (waited || self.lanes.deletes_waiting() >= settings.delete_rows_max)
+            {
+                self.deleting.delete(self.lanes.take_deletes(settings.delete_rows_max));
+                self.unretired_since = None;
+            }
+        }
+        while !self.fenced && self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
+            let mut parks = self.lanes.take_parks(settings.delete_rows_max);
+            for park in parks.iter_mut().filter(|park| park.state != ParkState::Behind) {
+                let place = park.sink.map_or("routes", |sink| &self.relay.sinks[sink].name);
+                park.fingerprint = Some(fingerprint(place, &park.reason));
+            }
+            self.deleting.park(parks);
+            self.watch.parked(Instant::now());
+        }
+    }
+
+    /// Looks whether an operator released parked rows, now and then.
+    pub(super) fn look(&mut self) {
+        if self.deleting.has_room() && self.watch.due(Instant::now()) {
+            self.deleting.look();
+        }
+    }
+}
