@@ -157,6 +157,13 @@ impl BusCore {
         self.unit_of_work.as_ref()?.batches()
     }
 
+    /// After a commit that may have written to the outbox.
+    pub(crate) fn ring(&self) {
+        if let Some(outbox) = &self.outbox {
+            outbox.ring();
+        }
+    }
+
     async fn sender(&self) -> Result<&Sender> {
         let connected =
             self.sender.get_or_try_init(|| Sender::connect(self.transport.as_ref(), self.name.clone()));

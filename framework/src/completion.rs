@@ -40,6 +40,7 @@ pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
     let (rows, deferred) = before_commit(cx).await.map_err(Failure::BeforeCommit)?;
     transaction.complete();
     let (outbox, leaving) = if core.outbox.is_some() { (rows, Vec::new()) } else { (Vec::new(), rows) };
+    let sends = !outbox.is_empty();
     let writes = Writes { outbox, statements: cx.context.take_writes() };
     if !writes.is_empty() {
         let mut slot = unit(&cx.context).await.map_err(Failure::BeforeCommit)?;
@@ -60,8 +61,8 @@ pub(crate) async fn commit(cx: &mut IncomingContext) -> Result<(), Failure> {
         schedule.committed(deferred);
     }
     core.send_all(&leaving).await.map_err(Failure::AfterCommit)?;
-    if let Some(doorbell) = core.outbox.as_ref().and_then(|outbox| outbox.doorbell.as_ref()) {
-        doorbell.ring();
+    if sends {
+        core.ring();
     }
     transaction.run(Stage::AfterCommit).await.map_err(Failure::AfterCommit)
 }

@@ -74,6 +74,9 @@ pub struct BusConfig {
     pub circuit_breaker_pause_ms: Option<NonZeroU64>,
     /// The queue for messages that were given up. Default: `dead-letters`.
     pub dead_letter_queue: Option<String>,
+    /// Where a relay on this machine listens, to be rung after each commit that wrote to the outbox: `unix:/run/barid/orders.sock`
+    /// or `udp:127.0.0.1:7117`. Beside the doorbells that the code has. Default: none.
+    pub doorbell: Option<String>,
     /// Where the settings came from, for the log.
     #[serde(skip)]
     pub origins: BTreeMap<String, String>,

@@ -2,22 +2,20 @@
 //!
 //! Inside a handler it is automatic: what is sent is collected, and inserted by one statement as the last write before
 //! COMMIT. [`Outbox::enqueue`] does the same for code outside a handler, in the caller's own transaction. The relay
-//! publishes the rows; a [`Doorbell`] tells one in the same process that there is something to read.
+//! publishes the rows; a [`Doorbell`] tells it that there is something to read.
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
-
 use crate::{
-    codec::Codec, destination::Destination, error::Result, message::Outgoing, pipeline::outgoing::Desk,
-    store::backend::Backend, subscriptions::Subscriptions,
+    codec::Codec, destination::Destination, doorbell::Doorbell, error::Result, message::Outgoing,
+    pipeline::outgoing::Desk, store::backend::Backend, subscriptions::Subscriptions,
 };
 
 /// The outbox of a bus, in the database of its SQL unit of work. Needs `commit_with_transaction`.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct SqlOutbox {
-    pub(crate) doorbell: Option<Doorbell>,
+    doorbells: Vec<Doorbell>,
 }
 
 impl SqlOutbox {
@@ -26,32 +24,16 @@ impl SqlOutbox {
         Self::default()
     }
 
-    /// Rings `doorbell` after each commit that wrote to the outbox, for a relay in this process.
+    /// Rings `doorbell` too after each commit that wrote to the outbox: for a relay in this process, or with
+    /// [`Doorbell::to`] for one on this machine. `[bus.NAME] doorbell` adds one more.
     pub fn doorbell(mut self, doorbell: Doorbell) -> Self {
-        self.doorbell = Some(doorbell);
+        self.doorbells.push(doorbell);
         self
     }
-}
 
-/// Wakes a relay in the same process. Losing a ring costs latency only: a relay polls as well.
-#[derive(Clone, Debug, Default)]
-pub struct Doorbell(Arc<Notify>);
-
-impl Doorbell {
-    /// A doorbell that nobody has rung.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Wakes whoever waits, or the next one who will.
-    pub fn ring(&self) {
-        self.0.notify_one();
-    }
-
-    /// Waits for a ring. Cancel safe.
-    pub async fn rung(&self) {
-        self.0.notified().await;
+    /// After a commit.
+    pub(crate) fn ring(&self) {
+        self.doorbells.iter().for_each(Doorbell::ring);
     }
 }
 
@@ -161,7 +143,7 @@ impl Outbox {
             .map_err(|error| crate::Error::from(error).context("writing the outbox"))
     }
 
-    /// Wakes a relay in this process. Call it after the commit.
+    /// Rings the doorbell, if there is one. Call it after the commit.
     pub fn ring(&self) {
         if let Some(doorbell) = &self.doorbell {
             doorbell.ring();

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use barid::limits::CONFIRM_TIMEOUT;
+use barid::{doorbell::Address, limits::CONFIRM_TIMEOUT};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
@@ -16,6 +16,7 @@ use crate::{
     lane::{Order, Poison},
     lease::default_instance,
     relay::Settings,
+    source::{identifier::Identifier, open::Options},
 };
 
 mod check;
@@ -61,12 +62,21 @@ pub struct SourceConfig {
     /// Rows that one read asks for. Default: 1,000.
     #[serde(default = "batch_rows")]
     pub batch_rows: usize,
-    /// Pause after the first read that found nothing; doubles with each further one. Default: 1.
+    /// Shortest pause after a read that found nothing; grows to an eighth of the time in which nothing came. Default: 1.
     #[serde(default = "poll_min_ms")]
     pub poll_min_ms: u64,
-    /// Longest pause between reads. Default: 50.
-    #[serde(default = "poll_max_ms")]
-    pub poll_max_ms: u64,
+    /// Longest pause between reads: how late a row may be noticed after a long silence when no doorbell is rung. Default: 1,500.
+    #[serde(default = "idle_poll_ms")]
+    pub idle_poll_ms: u64,
+    /// Where to listen for the doorbells of programs on this machine: `unix:/run/barid/orders.sock`, or `udp:127.0.0.1:7117`.
+    #[serde(default, deserialize_with = "address")]
+    pub doorbell: Option<Address>,
+    /// PostgreSQL: the channel on which programs that ring no doorbell notify after their commits.
+    #[serde(default, deserialize_with = "identifier")]
+    pub listen: Option<Identifier>,
+    /// PostgreSQL: a table of somebody else instead of `outbox`, with the same columns except `xid`.
+    #[serde(default, deserialize_with = "identifier")]
+    pub table: Option<Identifier>,
 }
 
 /// `[[route]]`
@@ -129,6 +139,14 @@ impl Default for RelayConfig {
     }
 }
 
+impl SourceConfig {
+    /// How to read.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        Options { listen: self.listen.clone(), table: self.table.clone() }
+    }
+}
+
 impl Config {
     /// The bounds and times for one source.
     #[must_use]
@@ -141,7 +159,7 @@ impl Config {
             buffer_bytes_max: relay.buffer_bytes_max,
             batch_rows: source.batch_rows,
             poll_min: Duration::from_millis(source.poll_min_ms),
-            poll_max: Duration::from_millis(source.poll_max_ms.max(source.poll_min_ms)),
+            idle_poll: Duration::from_millis(source.idle_poll_ms),
             delete_rows_max: relay.delete_rows_max,
             delete_wait: Duration::from_millis(relay.delete_wait_ms),
             retry_min: Duration::from_millis(relay.retry_min_ms),
@@ -175,8 +193,8 @@ fn poll_min_ms() -> u64 {
     millis(Settings::default().poll_min)
 }
 
-fn poll_max_ms() -> u64 {
-    millis(Settings::default().poll_max)
+fn idle_poll_ms() -> u64 {
+    millis(Settings::default().idle_poll)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -185,4 +203,12 @@ fn millis(duration: Duration) -> u64 {
 
 fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
     Ok(Some(String::deserialize(from)?.into()))
+}
+
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Address>, D::Error> {
+    String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn identifier<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Identifier>, D::Error> {
+    String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
 }

@@ -34,6 +34,7 @@ pub mod relay;
 pub mod setup;
 pub mod sink;
 pub mod source;
+pub mod waking;
 
 pub use barid::Doorbell;
 pub use relay::{Relay, RelayError};

@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Instant};
 
 use barid::{
-    Doorbell,
+    doorbell::{Address, Doorbell},
     transport::{Outcome, Token},
 };
 use tokio::{sync::watch, time::sleep_until};
@@ -36,6 +36,7 @@ mod reading;
 mod retiring;
 #[cfg(test)]
 mod tests;
+mod waking;
 mod watching;
 
 pub use self::{
@@ -58,13 +59,8 @@ pub struct Relay {
     settings: Settings,
     instance: String,
     doorbell: Doorbell,
+    doorbell_at: Option<Address>,
     stats: watch::Sender<Stats>,
-}
-
-impl std::fmt::Debug for dyn Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").field("name", &self.name()).finish()
-    }
 }
 
 /// Why a session ended without an error.
@@ -110,7 +106,8 @@ impl Relay {
         };
         tokio::select! {
             ended = self.supervise(&stop) => ended,
-            never = signal => never,
+            never = signal => match never {},
+            never = waking::wake(&self) => match never {},
         }
     }
 
@@ -292,6 +289,11 @@ impl Session<'_> {
                         self.lanes.push_refused(RowId::of(&row), key, reason);
                     }
                 },
+                ReadRow::Late { id, key, reason } => {
+                    let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
+                    self.complaints.parking("source", &reason, Instant::now());
+                    self.lanes.push_late(id, key, reason);
+                }
                 ReadRow::Malformed { id, key, reason } => {
                     let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
                     self.complaints.parking("routes", &reason, Instant::now());

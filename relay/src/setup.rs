@@ -11,11 +11,12 @@ use barid::{
     transport::{Transport, TransportError, sql::SqlQueue},
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::OnceCell;
 
 use crate::{
     config::{Config, RouteConfig, SinkConfig, SinkKind, SourceConfig},
     lane::Order,
-    relay::{BuildError, Relay},
+    relay::{BuildError, Relay, RelayBuilder},
     sink::{Pattern, Sink, Topology},
     source::{self, SourceError},
 };
@@ -100,42 +101,45 @@ impl SetupError {
     }
 }
 
-/// One relay for each source. Databases are opened and their schemas checked; brokers are connected to when the relay runs.
-///
-/// # Errors
-/// The first thing that does not work; [`SetupError::is_transient`] says whether waiting can help.
-pub async fn relays(config: &Config) -> Result<Vec<Relay>, SetupError> {
-    let mut pools = Vec::new();
-    for (name, source) in &config.source {
-        pools.push((name, source, database(name, source).await?));
+/// Makes the relays of a configuration, one for each source. What is shared between them is made once.
+pub struct Setup<'a> {
+    config: &'a Config,
+    /// By name; made when a relay first needs it.
+    sinks: BTreeMap<&'a str, OnceCell<Arc<dyn Transport>>>,
+}
+
+impl std::fmt::Debug for Setup<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").field("config", self.config).finish_non_exhaustive()
     }
-    let mut sinks = BTreeMap::new();
-    for (name, sink) in &config.sink {
-        sinks.insert(name, transport(config, name, sink).await?);
+}
+
+impl<'a> Setup<'a> {
+    /// Opens nothing yet.
+    #[must_use]
+    pub fn new(config: &'a Config) -> Self {
+        let sinks = config.sink.keys().map(|name| (name.as_str(), OnceCell::new())).collect();
+        Self { config, sinks }
     }
-    let mut relays = Vec::new();
-    for (name, source, pool) in pools {
-        let mut builder = Relay::builder(source::open::source(name, &pool));
+
+    /// The relay of one source. Its database is opened and the schema checked; brokers are connected to when the relay runs.
+    ///
+    /// # Errors
+    /// The first thing that does not work; [`SetupError::is_transient`] says whether waiting can help.
+    ///
+    /// # Panics
+    /// When the configuration has no such source.
+    pub async fn relay(&self, name: &str) -> Result<Relay, SetupError> {
+        let (config, source) = (self.config, &self.config.source[name]);
+        let pool = database(name, source).await?;
+        let outbox = source::open::source_with(name, &pool, &source.options())?;
+        let mut builder = Relay::builder(outbox);
         builder = builder.settings(config.settings(source)).instance(&config.relay.instance);
-        for (sink_name, transport) in &sinks {
-            let sink = &config.sink[*sink_name];
-            let with = |name: &str, transport| {
-                Sink::new(name, transport).window(sink.window()).topology(sink.topology)
-            };
-            let strict =
-                config.route.iter().any(|route| in_transactions(config, route) && route.sink == **sink_name);
-            if strict {
-                let transport = transactional(config, name, sink_name, sink)?;
-                builder = builder.sink(with(&strict_name(sink_name), transport));
-            }
-            let only_strict = strict
-                && config
-                    .route
-                    .iter()
-                    .all(|route| in_transactions(config, route) || route.sink != **sink_name);
-            if !only_strict {
-                builder = builder.sink(with(sink_name, transport.clone()));
-            }
+        if let Some(address) = &source.doorbell {
+            builder = builder.doorbell_at(address.clone());
+        }
+        for sink in self.config.sink.keys() {
+            builder = self.add_sink(builder, name, sink).await?;
         }
         for route in &config.route {
             let strict = in_transactions(config, route);
@@ -143,9 +147,30 @@ pub async fn relays(config: &Config) -> Result<Vec<Relay>, SetupError> {
             builder = builder.route(&route.destination, sink, config.order(route));
             builder = builder.on_poison(route.on_poison);
         }
-        relays.push(builder.build()?);
+        Ok(builder.build()?)
     }
-    Ok(relays)
+
+    /// The sink of a relay as its routes need it: rows in Kafka transactions have a publisher of their own.
+    async fn add_sink(
+        &self,
+        mut builder: RelayBuilder,
+        source: &str,
+        name: &str,
+    ) -> Result<RelayBuilder, SetupError> {
+        let (config, sink) = (self.config, &self.config.sink[name]);
+        let with =
+            |name: &str, transport| Sink::new(name, transport).window(sink.window()).topology(sink.topology);
+        let routes = || config.route.iter().filter(|route| route.sink == name);
+        let strict = routes().any(|route| in_transactions(config, route));
+        if strict {
+            builder = builder.sink(with(&strict_name(name), transactional(config, source, name, sink)?));
+        }
+        if !strict || routes().any(|route| !in_transactions(config, route)) {
+            let transport = self.sinks[name].get_or_try_init(|| transport(config, name, sink)).await?;
+            builder = builder.sink(with(name, transport.clone()));
+        }
+        Ok(builder)
+    }
 }
 
 /// Whether the rows of this route are published in Kafka transactions: they have a publisher of their own.

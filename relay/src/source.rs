@@ -10,16 +10,19 @@
 //! earlier one of that key, as long as the writers of a key serialise before they insert (promise O).
 
 use async_trait::async_trait;
-use barid::transport::OutgoingRow;
+use barid::{Doorbell, transport::OutgoingRow};
 
 use crate::{
     lane::{Park, RowId},
     lease::{Candidate, Epoch, Holder, Leases},
 };
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod bound;
 pub mod decode;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod holder;
+pub mod identifier;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod open;
@@ -42,6 +45,15 @@ pub enum ReadRow {
         /// Its ordering key, if it has one.
         key: Option<(String, String)>,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// It appeared where nothing could appear any more: it is parked with the reason, because later rows of its key may have left.
+    Late {
+        /// Which row.
+        id: RowId,
+        /// Its ordering key, if it has one.
+        key: Option<(String, String)>,
+        /// Where it appeared.
         reason: String,
     },
 }
@@ -85,6 +97,18 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When the database cannot be reached or refuses.
     async fn writer(&self) -> Result<Box<dyn Writer>, SourceError>;
+
+    /// Rings `doorbell` whenever the database itself says that something was committed, and returns when it can hear nothing
+    /// more. A hint: what it misses, polling finds. By default no database says anything.
+    async fn listen(&self, _doorbell: &Doorbell) -> SourceError {
+        std::future::pending().await
+    }
+}
+
+impl std::fmt::Debug for dyn Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("name", &self.name()).finish()
+    }
 }
 
 /// Reads rows in their order.

@@ -213,3 +213,39 @@ async fn sigterm_stops_it_cleanly_and_an_unknown_destination_is_parked() {
     let sent: i64 = sqlx::query_scalar("SELECT count(*) FROM queue_message").fetch_one(&pool).await.unwrap();
     assert_eq!(sent, 1);
 }
+
+#[tokio::test]
+async fn a_source_that_fails_leaves_the_others_at_work_and_is_named_at_the_end() {
+    let stage = Stage::sqlite();
+    schema::apply(&AnyPool::connect(&stage.url(), 1).await.unwrap()).await.unwrap();
+    let pool = stage.pool().await;
+    sqlx::query("INSERT INTO queue_declared (queue) VALUES ('a')").execute(&pool).await.unwrap();
+    let config = fs::read_to_string(stage.file("relay.toml")).unwrap();
+    let bare = format!("[source.bare]\nurl = \"sqlite:{}\"\n", stage.file("bare.db").display());
+    fs::write(stage.file("relay.toml"), config + &bare).unwrap();
+    let log = fs::File::create(stage.file("log")).unwrap();
+    let mut relay = stage.command(&["run"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let began = Instant::now();
+    let mut goes_on = async |what: &str| {
+        assert!(began.elapsed() < Duration::from_secs(60), "not in time: {what}");
+        assert!(relay.try_wait().unwrap().is_none(), "it has ended: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let said = || fs::read_to_string(stage.file("log")).unwrap();
+    while !said().contains("this source has ended") {
+        goes_on("the failure is logged").await;
+    }
+    let row = "INSERT INTO outbox (id, destination, aggregatetype, type) VALUES (?, 'queue:a', 'o', 'm')";
+    sqlx::query(row).bind(uuid::Uuid::now_v7()).execute(&pool).await.unwrap();
+    let left = "SELECT count(*) FROM outbox";
+    while sqlx::query_scalar::<_, i64>(left).fetch_one(&pool).await.unwrap() > 0 {
+        goes_on("the other source is worked on").await;
+    }
+    assert!(Command::new("kill").arg(relay.id().to_string()).status().unwrap().success());
+    let code = relay.wait().unwrap().code().unwrap_or(-1);
+    check(
+        (code, said()),
+        5,
+        &["1 of 2 sources failed", "[source.bare]", "barid-relay schema apply", "confirmed: 1"],
+    );
+}

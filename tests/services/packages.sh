@@ -14,6 +14,7 @@ find_program() {
 }
 
 postgres_program() { find_program "$1" '/usr/lib/postgresql/*/bin' '/usr/pgsql-*/bin'; }
+pgbouncer_program() { find_program pgbouncer /usr/sbin /usr/bin; }
 mariadb_program() { find_program "$1" /usr/sbin /usr/bin; }
 rabbitmq_program() { find_program "$1" /usr/lib/rabbitmq/bin '/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin'; }
 
@@ -35,6 +36,7 @@ missing_packages() {
         case $server in
         postgres) postgres_program initdb >/dev/null && command -v psql >/dev/null || echo postgresql ;;
         mariadb) mariadb_program mariadbd >/dev/null && command -v mariadb >/dev/null || echo mariadb-server ;;
+        pgbouncer) pgbouncer_program >/dev/null || echo pgbouncer ;;
         rabbitmq) rabbitmq_program rabbitmq-server >/dev/null || echo rabbitmq-server ;;
         kafka)
             java_program >/dev/null || echo default-jre-headless

@@ -218,6 +218,7 @@ impl Runner {
         }
         let (outbox, leaving) =
             if self.core.outbox.is_some() { (rows, Vec::new()) } else { (Vec::new(), rows) };
+        let sends = !outbox.is_empty();
         let writes = Writes { outbox, statements };
         match unit.as_mut() {
             Some(unit) if !writes.is_empty() => unit.stage(writes).map_err(Failed::All)?,
@@ -236,8 +237,8 @@ impl Runner {
             deferred.into_iter().for_each(|deferred| schedule.committed(deferred));
         }
         let sent = self.core.send_all(&leaving).await.map_err(|error| error.to_string());
-        if let Some(doorbell) = self.core.outbox.as_ref().and_then(|outbox| outbox.doorbell.as_ref()) {
-            doorbell.ring();
+        if sends {
+            self.core.ring();
         }
         self.end(&members, || Verdict::Committed(sent.clone())).await;
         Ok(())

@@ -24,6 +24,7 @@ use crate::{
 
 mod batch;
 mod build;
+mod doorbell;
 mod problems;
 mod requests;
 mod retries;

@@ -135,9 +135,7 @@ impl Bus {
         }
         let writes = Writes { outbox: rows, statements: vec![results.statement(&accepted)] };
         core.commit_outside(id, writes).await?;
-        if let Some(doorbell) = core.outbox.as_ref().and_then(|outbox| outbox.doorbell.as_ref()) {
-            doorbell.ring();
-        }
+        core.ring();
         Ok(id)
     }
 

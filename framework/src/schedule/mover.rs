@@ -51,9 +51,7 @@ impl Mover {
             Moved::Busy | Moved::Rows(0) => Ok(Some(limits::SCHEDULE_BUSY_PAUSE)),
             Moved::Rows(rows) => {
                 tracing::debug!(bus = core.name, rows, "scheduled messages are due");
-                if let Some(doorbell) = core.outbox.as_ref().and_then(|outbox| outbox.doorbell.as_ref()) {
-                    doorbell.ring();
-                }
+                core.ring();
                 let full = rows >= u64::from(limits::SCHEDULE_BATCH_ROWS);
                 Ok((!full).then_some(limits::SCHEDULE_POLL_MIN))
             }

@@ -4,6 +4,7 @@ use std::{io::IsTerminal, path::Path};
 
 use super::{Failure, exit, load};
 use crate::{
+    config::SourceConfig,
     lease::Candidate,
     setup::{self, SetupError},
 };
@@ -14,7 +15,7 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
     let (mut failed, mut worst) = (0, 0);
     for (name, source) in &config.source {
         let result = match setup::database(name, source).await {
-            Ok(pool) => source_works(name, &pool).await.map_err(SetupError::from),
+            Ok(pool) => source_works(name, source, &pool).await.map_err(SetupError::from),
             Err(error) => Err(error),
         };
         tell(&format!("[source.{name}]"), result, &mut failed, &mut worst);
@@ -34,8 +35,12 @@ pub(super) async fn check(file: &Path) -> Result<(), Failure> {
 }
 
 /// Whether the outbox can be read, and whose it is; another relay at work is fine.
-async fn source_works(name: &str, pool: &barid::store::AnyPool) -> Result<(), crate::source::SourceError> {
-    let source = crate::source::open::source(name, pool);
+async fn source_works(
+    name: &str,
+    config: &SourceConfig,
+    pool: &barid::store::AnyPool,
+) -> Result<(), crate::source::SourceError> {
+    let source = crate::source::open::source_with(name, pool, &config.options())?;
     source.writer().await?.held_keys(None).await?;
     source.reader().await?;
     let nobody = Candidate { name: "check".to_owned(), process: String::new() };

@@ -38,8 +38,10 @@ pub(super) enum Failure {
     NothingParked { source_name: String, selection: String },
     #[error("{0} of the checks above failed")]
     Checks(usize, u8),
-    #[error("a relay has died; this is a defect, please report it with the log: {0}")]
-    Died(#[from] tokio::task::JoinError),
+    #[error("source {0}: its relay has died; this is a defect, please report it with the log")]
+    Died(String),
+    #[error("{} of {of} sources failed:{}", each.len(), each.iter().map(|one| format!("\n  {one}")).collect::<String>())]
+    Sources { each: Vec<Failure>, of: usize },
     #[error("signals cannot be received, or the terminal fails: {0}")]
     Signals(#[from] std::io::Error),
 }
@@ -49,8 +51,21 @@ impl Failure {
         ExitCode::from(self.number())
     }
 
+    /// Of everything that failed of so many sources.
+    pub(super) fn of_all(mut each: Vec<Self>, of: usize) -> Result<(), Self> {
+        match each.pop() {
+            None => Ok(()),
+            Some(only) if of == 1 => Err(only),
+            Some(last) => {
+                each.push(last);
+                Err(Self::Sources { each, of })
+            }
+        }
+    }
+
     fn number(&self) -> u8 {
         match self {
+            Self::Sources { each, .. } => each.iter().map(Self::number).max().unwrap_or(1),
             Self::Config(_) => 3,
             Self::Setup(error) => setup(error),
             Self::Connect(error) => connect(error),

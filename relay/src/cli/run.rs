@@ -2,15 +2,14 @@
 
 use std::{path::Path, time::Duration};
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-};
+use futures::future::join_all;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, load};
-use crate::{config::Config, lane::backoff::Backoff, relay::Relay, setup};
+use crate::{lane::backoff::Backoff, relay::Relay, setup::Setup};
 
+/// Works on every source until all have ended. One that fails does not stop the others.
 pub(super) async fn run(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
     crate::cli::check::log_to_stderr();
@@ -18,42 +17,42 @@ pub(super) async fn run(file: &Path) -> Result<(), Failure> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %settings, "starting");
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
-    let Some(relays) = relays(&config, &stop).await? else { return Ok(()) };
-    let mut running = JoinSet::new();
-    for relay in relays {
-        running.spawn(relay.run_until(stop.clone().cancelled_owned()));
-    }
-    // The first that fails takes the others with it, each with its own clean stop.
-    let mut first = None;
-    while let Some(ended) = running.join_next().await {
-        let failed = match ended {
-            Ok(Ok(stats)) => {
-                tracing::info!(?stats, "stopped");
-                continue;
-            }
-            Ok(Err(error)) => Failure::Relay(error),
-            Err(panicked) => Failure::Died(panicked),
-        };
-        stop.cancel();
-        first.get_or_insert(failed);
-    }
-    first.map_or(Ok(()), Err)
+    let (setup, others) = (&Setup::new(&config), config.source.len() - 1);
+    let stop = &stop;
+    let working = config.source.keys().map(async |name| {
+        work(name, setup, stop).await.inspect_err(|failure| {
+            tracing::error!(source = name, %failure, others, "this source has ended; the others go on");
+        })
+    });
+    let ended = join_all(working).await;
+    let failures: Vec<Failure> = ended.into_iter().filter_map(Result::err).collect();
+    Failure::of_all(failures, config.source.len())
 }
 
-/// Everything opened; what may pass is waited out. `None` when told to stop meanwhile.
-async fn relays(config: &Config, stop: &CancellationToken) -> Result<Option<Vec<Relay>>, Failure> {
+/// Works on one source: opens what it needs, waiting out what may pass, and relays until told to stop.
+async fn work(name: &str, setup: &Setup<'_>, stop: &CancellationToken) -> Result<(), Failure> {
+    let Some(relay) = open(name, setup, stop).await? else { return Ok(()) };
+    // A task of its own, so that sources use all processors.
+    let running = tokio::spawn(relay.run_until(stop.clone().cancelled_owned()));
+    let stats = running.await.map_err(|_| Failure::Died(name.to_owned()))??;
+    tracing::info!(source = name, ?stats, "stopped");
+    Ok(())
+}
+
+/// `None` when told to stop meanwhile.
+async fn open(name: &str, setup: &Setup<'_>, stop: &CancellationToken) -> Result<Option<Relay>, Failure> {
     let mut backoff =
         Backoff::new(Duration::from_millis(100), Duration::from_secs(5), u64::from(std::process::id()));
     let mut attempts = 0;
     loop {
         let opened = tokio::select! {
-            opened = setup::relays(config) => opened,
+            opened = setup.relay(name) => opened,
             () = stop.cancelled() => return Ok(None),
         };
         match opened {
-            Ok(relays) => return Ok(Some(relays)),
+            Ok(relay) => return Ok(Some(relay)),
             Err(error) if !error.is_transient() => return Err(error.into()),
-            Err(error) => tracing::warn!("{error}; trying again"),
+            Err(error) => tracing::warn!(source = name, "{error}; trying again"),
         }
         attempts += 1;
         tokio::select! {

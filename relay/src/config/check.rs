@@ -7,7 +7,7 @@ use crate::{
     sink::Pattern,
 };
 
-use super::{Config, SinkConfig, SinkKind, read::Leaf};
+use super::{Config, SinkConfig, SinkKind, SourceConfig, read::Leaf};
 
 /// Everything that does not fit together.
 pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<String> {
@@ -37,6 +37,10 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
         one_of(&section, [("url", source.url.is_some()), ("url_file", source.url_file.is_some())], &mut say);
         if source.batch_rows == 0 {
             say(&section, format!("batch_rows in [source.{name}] must be at least 1"));
+        }
+        let shared = |other: &&SourceConfig| other.doorbell.is_some() && other.doorbell == source.doorbell;
+        if config.source.values().filter(shared).count() > 1 {
+            say(&section, format!("doorbell in [source.{name}] is another source's too: give each its own"));
         }
     }
     for (name, sink) in &config.sink {
@@ -155,10 +159,11 @@ fn one_of(section: &[&str; 2], keys: [(&str, bool); 2], say: &mut impl FnMut(&[&
     }
 }
 
-/// Where a value is that its type refuses: the words for `kind`, `order` and `on_poison`.
+/// Where a value is that its type refuses: the words for `kind`, `order` and `on_poison`, the address of a doorbell.
 pub(super) fn locate(leaves: &[Leaf], message: &str) -> String {
-    let word =
-        |leaf: &&Leaf| leaf.value.as_str().is_some_and(|value| message.split('`').nth(1) == Some(value));
+    let named =
+        |value: &str| message.split('`').nth(1) == Some(value) || message.starts_with(&format!("{value:?}"));
+    let word = |leaf: &&Leaf| leaf.value.as_str().is_some_and(named);
     match leaves.iter().find(word) {
         Some(leaf) => format!("{}: {}: {message}", leaf.origin, leaf.path.join(".")),
         None => message.to_owned(),

@@ -19,7 +19,10 @@ pub(super) const SOURCE: &[Key] = &[
     ("url_file", Kind::Text),
     ("batch_rows", Kind::Whole),
     ("poll_min_ms", Kind::Whole),
-    ("poll_max_ms", Kind::Whole),
+    ("idle_poll_ms", Kind::Whole),
+    ("doorbell", Kind::Text),
+    ("listen", Kind::Text),
+    ("table", Kind::Text),
 ];
 
 pub(super) const SINK: &[Key] = &[
@@ -108,7 +111,7 @@ mod tests {
         for (wrong, meant) in [
             ("ulr", "url"),
             ("batch_row", "batch_rows"),
-            ("poll_max", "poll_max_ms"),
+            ("idle_poll", "idle_poll_ms"),
             ("urlfile", "url_file"),
         ] {
             assert_eq!(hint(wrong, SOURCE.iter().map(|key| key.0)), format!("did you mean \"{meant}\"?"));

@@ -50,7 +50,17 @@ impl SourceConfig {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         address(f, self.url.as_ref(), self.url_file.as_ref())?;
         writeln!(f, "batch_rows = {}", self.batch_rows)?;
-        writeln!(f, "poll_min_ms = {}\npoll_max_ms = {}", self.poll_min_ms, self.poll_max_ms)
+        writeln!(f, "poll_min_ms = {}\nidle_poll_ms = {}", self.poll_min_ms, self.idle_poll_ms)?;
+        if let Some(doorbell) = &self.doorbell {
+            writeln!(f, "doorbell = \"{doorbell}\"")?;
+        }
+        if let Some(channel) = &self.listen {
+            writeln!(f, "listen = \"{channel}\"")?;
+        }
+        if let Some(table) = &self.table {
+            writeln!(f, "table = \"{table}\"")?;
+        }
+        Ok(())
     }
 }
 

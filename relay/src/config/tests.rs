@@ -249,20 +249,23 @@ fn what_is_shown_has_every_key() {
     let secure =
         GOOD.replace("brokers = ", "security = \"sasl_plaintext\"\nsasl_mechanism = \"PLAIN\"\nbrokers = ");
     let variables = [
-        ("RABBIT__CHANNELS", "2"),
-        ("RABBIT__WINDOW_ROWS_MIN", "10"),
-        ("RABBIT__BODY_BYTES_MAX", "1000"),
-        ("RABBIT__CONFIRM_TIMEOUT_MS", "5000"),
-        ("RABBIT__HEARTBEAT_S", "10"),
-        ("RABBIT__CA_FILE", "ca.pem"),
-        ("RABBIT__CLIENT_CERTIFICATE_FILE", "c.pem"),
-        ("RABBIT__CLIENT_KEY_FILE", "k.pem"),
-        ("RABBIT__TOPOLOGY", "declare"),
-        ("LOG__USERNAME", "shop"),
-        ("LOG__PASSWORD", "s3cret"),
-        ("LOG__TRANSACTIONAL_ID", "shop-outbox"),
+        ("SOURCE__MAIN__DOORBELL", "udp:127.0.0.1:7117"),
+        ("SOURCE__MAIN__LISTEN", "outbox"),
+        ("SOURCE__MAIN__TABLE", "legacy"),
+        ("SINK__RABBIT__CHANNELS", "2"),
+        ("SINK__RABBIT__WINDOW_ROWS_MIN", "10"),
+        ("SINK__RABBIT__BODY_BYTES_MAX", "1000"),
+        ("SINK__RABBIT__CONFIRM_TIMEOUT_MS", "5000"),
+        ("SINK__RABBIT__HEARTBEAT_S", "10"),
+        ("SINK__RABBIT__CA_FILE", "ca.pem"),
+        ("SINK__RABBIT__CLIENT_CERTIFICATE_FILE", "c.pem"),
+        ("SINK__RABBIT__CLIENT_KEY_FILE", "k.pem"),
+        ("SINK__RABBIT__TOPOLOGY", "declare"),
+        ("SINK__LOG__USERNAME", "shop"),
+        ("SINK__LOG__PASSWORD", "s3cret"),
+        ("SINK__LOG__TRANSACTIONAL_ID", "shop-outbox"),
     ];
-    let variables = variables.map(|(name, value)| (format!("BARID_RELAY__SINK__{name}"), value));
+    let variables = variables.map(|(name, value)| (format!("BARID_RELAY__{name}"), value));
     let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let shown = with(&secure, &variables).unwrap().to_string();
     assert!(!shown.contains("s3cret"), "{shown}");
@@ -273,4 +276,31 @@ fn what_is_shown_has_every_key() {
             assert!(shown.contains(key), "{key} is not in\n{shown}");
         }
     }
+}
+
+#[test]
+fn what_wakes_a_source() {
+    let with_keys = |keys: &str| GOOD.replace("[source.main]", &format!("[source.main]\n{keys}"));
+    let keys = "doorbell = \"unix:/run/barid/a.sock\"\nlisten = \"outbox\"\nidle_poll_ms = 70";
+    let config = with(&with_keys(keys), &[]).unwrap();
+    let source = &config.source["main"];
+    assert_eq!(source.doorbell, Some("unix:/run/barid/a.sock".parse().unwrap()));
+    assert_eq!(source.options().listen, Some("outbox".parse().unwrap()));
+    assert_eq!(config.settings(source).idle_poll, Duration::from_millis(70));
+    assert!(
+        config.to_string().contains("doorbell = \"unix:/run/barid/a.sock\"\nlisten = \"outbox\""),
+        "{config}"
+    );
+    check(
+        &with_keys("doorbell = \"udp:db:7\""),
+        &[],
+        &["relay.toml:3: source.main.doorbell: \"udp:db:7\" is no doorbell"],
+    );
+    check(
+        &with_keys("listen = \"a\\\"; DROP TABLE outbox\""),
+        &[],
+        &["relay.toml:3: source.main.listen: \"a"],
+    );
+    let second = format!("{}[source.second]\nurl = \"sqlite:a\"\n{keys}\n", with_keys(keys));
+    check(&second, &[], &["is another source's too", "is another source's too"]);
 }

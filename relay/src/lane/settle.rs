@@ -3,11 +3,18 @@
 use std::{cmp::Reverse, time::Instant};
 
 use super::{
-    Due, Halted, KeyId, Lanes, Order, Park, ParkState, Poison, RowId,
+    Due, Halted, KeyId, Lanes, Order, Park, ParkState, Poison, Pushed, RowId,
     slots::{Ix, Phase},
 };
 
 impl Lanes {
+    /// Takes a row that appeared too late for its order: it is parked, and its key is held.
+    pub fn push_late(&mut self, id: RowId, key: Option<(&str, &str)>, reason: String) -> Pushed {
+        let pushed = self.push_refused(id, key, reason);
+        self.stats.late += u64::from(pushed != Pushed::Known);
+        pushed
+    }
+
     /// The row is no longer in flight, whatever the answer.
     pub(super) fn land(&mut self, ix: Ix) {
         let slot = &mut self.slots[ix];

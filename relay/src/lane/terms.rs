@@ -156,6 +156,8 @@ pub struct Stats {
     pub behind: u64,
     /// Rows parked without holding anybody back.
     pub skipped: u64,
+    /// Rows parked because they appeared where nothing could appear any more; they count as poison too.
+    pub late: u64,
     /// Parked rows that were put back into the outbox, because an operator released them or what they waited behind.
     pub released: u64,
     /// Rows of a pipelined key that were confirmed before an earlier row of that key.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use barid::Doorbell;
+use barid::doorbell::{Address, Doorbell};
 use tokio::sync::watch;
 
 use super::Relay;
@@ -23,10 +23,11 @@ pub struct Settings {
     pub buffer_bytes_max: usize,
     /// Rows that one read asks for. Default: 1,000.
     pub batch_rows: usize,
-    /// Pause after the first read that found nothing; doubles with each further one. Default: 1 ms.
+    /// Shortest pause after a read that found nothing; grows to an eighth of the time in which nothing came. Default: 1 ms.
     pub poll_min: Duration,
-    /// Longest pause between reads. Default: 50 ms.
-    pub poll_max: Duration,
+    /// Longest pause between reads: how late a row may be noticed after a long silence when no doorbell is rung. Default:
+    /// 1.5 s, which leaves room for the renewals of the lease within one query a second.
+    pub idle_poll: Duration,
     /// Rows that one DELETE takes. Default: 1,000.
     pub delete_rows_max: usize,
     /// How long a confirmed row waits for others to be deleted with. Default: 5 ms.
@@ -50,7 +51,7 @@ impl Default for Settings {
             buffer_bytes_max: 64 * 1024 * 1024,
             batch_rows: 1_000,
             poll_min: Duration::from_millis(1),
-            poll_max: Duration::from_millis(50),
+            idle_poll: Duration::from_millis(1_500),
             delete_rows_max: 1_000,
             delete_wait: Duration::from_millis(5),
             retry_min: Duration::from_millis(10),
@@ -86,6 +87,7 @@ pub struct RelayBuilder {
     settings: Settings,
     instance: String,
     doorbell: Doorbell,
+    doorbell_at: Option<Address>,
 }
 
 impl RelayBuilder {
@@ -97,6 +99,7 @@ impl RelayBuilder {
             settings: Settings::default(),
             instance: default_instance().to_owned(),
             doorbell: Doorbell::new(),
+            doorbell_at: None,
         }
     }
 
@@ -135,6 +138,12 @@ impl RelayBuilder {
     /// Looks at the outbox at once when this doorbell is rung: the one given to the outbox of a bus in the same process.
     pub fn doorbell(mut self, doorbell: Doorbell) -> Self {
         self.doorbell = doorbell;
+        self
+    }
+
+    /// Listens at `address` while it runs, for the doorbells of other processes on this machine.
+    pub fn doorbell_at(mut self, address: Address) -> Self {
+        self.doorbell_at = Some(address);
         self
     }
 
@@ -204,6 +213,7 @@ impl RelayBuilder {
             settings: self.settings,
             instance: self.instance,
             doorbell: self.doorbell,
+            doorbell_at: self.doorbell_at,
             stats: watch::Sender::new(Stats::default()),
         })
     }

@@ -1,6 +1,6 @@
 //! The task that reads: one request at a time, polling until there is something.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use barid::Doorbell;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
@@ -10,6 +10,7 @@ use crate::{
     lane::backoff::Backoff,
     lease::Epoch,
     source::{ReadRow, Reader, Source, SourceError, Want},
+    waking::Pace,
 };
 
 type Page = Result<Vec<ReadRow>, SourceError>;
@@ -35,9 +36,9 @@ impl Reading {
         let (wants, wanted) = mpsc::channel(1);
         let (found, pages) = mpsc::channel(1);
         let source_name = source.name().to_owned();
-        let poll = (settings.poll_min, settings.poll_max);
+        let pace = Pace::new(settings.poll_min, settings.idle_poll);
         let backoff = settings.backoff();
-        let task = Task { source, epoch, poll, backoff, doorbell };
+        let task = Task { source, epoch, pace, backoff, doorbell };
         let task = tokio::spawn(task.run(reader, wanted, found));
         Self { source_name, wants, pages, asked: false, task }
     }
@@ -86,7 +87,7 @@ pub(super) async fn open(source: &dyn Source, epoch: Epoch) -> Result<Box<dyn Re
 struct Task {
     source: Arc<dyn Source>,
     epoch: Epoch,
-    poll: (Duration, Duration),
+    pace: Pace,
     backoff: Backoff,
     doorbell: Doorbell,
 }
@@ -109,17 +110,13 @@ impl Task {
 
     /// Reads until there is something.
     async fn page(&mut self, reader: &mut Box<dyn Reader>, want: &Want) -> Page {
-        let (min, max) = self.poll;
-        let mut pause = min;
         loop {
             match reader.read(want).await {
-                Ok(rows) if rows.is_empty() => {
-                    tokio::select! {
-                        () = sleep(pause) => pause = (pause * 2).min(max),
-                        () = self.doorbell.rung() => pause = min,
-                    }
+                Ok(rows) if rows.is_empty() => self.pace.rest(&self.doorbell).await,
+                Ok(rows) => {
+                    self.pace.found();
+                    return Ok(rows);
                 }
-                Ok(rows) => return Ok(rows),
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
                     tracing::warn!(source = self.source.name(), %error, "reading failed; connecting again");

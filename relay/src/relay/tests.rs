@@ -306,7 +306,7 @@ async fn a_second_relay_waits_for_the_first() {
 async fn the_doorbell_wakes_a_relay_that_hardly_polls() {
     let stage = Stage::new().await;
     let hour = Duration::from_secs(3600);
-    let relay = stage.relay(Settings { poll_min: hour, poll_max: hour, ..Settings::default() });
+    let relay = stage.relay(Settings { poll_min: hour, idle_poll: hour, ..Settings::default() });
     let (doorbell, stop) = (relay.doorbell(), CancellationToken::new());
     let running = tokio::spawn(relay.run_until(stop.clone().cancelled_owned()));
     stage.insert("one", None, "queue:a").await;

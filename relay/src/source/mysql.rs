@@ -3,7 +3,9 @@
 //! There are no snapshots to compare here, so each read looks at the table from its beginning, under READ COMMITTED, and
 //! leaves out what the relay still has. That finds every row as soon as it commits, and two rows of a key in their order:
 //! when the second is visible, the first is visible too and has the smaller `seq`. The price is that rows in flight are
-//! passed over by every read; their number is bounded by the relay's buffer.
+//! passed over by every read, whose number is bounded by the relay's buffer, and deleted ones that purge could not remove yet,
+//! because somebody has an old snapshot. With the privilege PROCESS the open transactions tell from where nothing can appear any
+//! more (`source/bound.rs`), and reads begin there.
 
 use async_trait::async_trait;
 use sqlx::{MySqlPool, mysql::MySqlConnectOptions};

@@ -4,8 +4,17 @@ use std::sync::Arc;
 
 use barid::store::AnyPool;
 
-use super::Source;
+use super::{Source, SourceError, identifier::Identifier};
 use crate::parked::ParkedStore;
+
+/// How to read, beyond the defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// PostgreSQL: the channel on which programs without a doorbell notify.
+    pub listen: Option<Identifier>,
+    /// PostgreSQL: a table of somebody else instead of `outbox`; see [`PostgresSource::table`](super::postgres::PostgresSource::table).
+    pub table: Option<Identifier>,
+}
 
 /// The outbox of the database that `pool` is open on, under the name `name`.
 #[must_use]
@@ -20,6 +29,32 @@ pub fn source(name: &str, pool: &AnyPool) -> Arc<dyn Source> {
         // AnyPool may learn a database that this relay does not have compiled in.
         #[allow(unreachable_patterns)]
         _ => unreachable!("the features of the relay's sources are those of the framework's stores"),
+    }
+}
+
+/// As [`source`], with options.
+///
+/// # Errors
+/// When the database cannot do what they ask for.
+pub fn source_with(name: &str, pool: &AnyPool, options: &Options) -> Result<Arc<dyn Source>, SourceError> {
+    match pool {
+        #[cfg(feature = "postgres")]
+        AnyPool::Postgres(pool) => {
+            let mut source = super::postgres::PostgresSource::new(name, pool);
+            if let Some(channel) = &options.listen {
+                source = source.listen_to(channel.as_str());
+            }
+            if let Some(table) = &options.table {
+                source = source.table(table.clone());
+            }
+            Ok(Arc::new(source))
+        }
+        _ if *options != Options::default() => Err(SourceError::Unsuitable {
+            source_name: name.to_owned(),
+            cause: "listen and table are for PostgreSQL only".to_owned(),
+            remedy: "remove them; ring a doorbell, or poll",
+        }),
+        _ => Ok(source(name, pool)),
     }
 }
 

@@ -9,11 +9,26 @@
 //! invert keys. `tests/acceptance/window_reader.rs` keeps showing it.
 
 use async_trait::async_trait;
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use barid::Doorbell;
+use sqlx::{
+    PgPool, Row,
+    postgres::{PgConnectOptions, PgRow},
+};
 
-use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
+use super::{
+    At, Candidate, Leases, Reader, Source, SourceError, Writer, decode::Columns, identifier::Identifier,
+};
 
+/// Of every table that is read here, foreign ones included.
+macro_rules! columns {
+    () => {
+        "seq, id, destination, aggregatetype, aggregateid, type, payload, headers::text, tracingspancontext"
+    };
+}
+
+mod head;
 mod lease;
+mod listen;
 pub(super) mod parked;
 mod reader;
 mod session;
@@ -25,6 +40,9 @@ mod writer;
 pub struct PostgresSource {
     name: String,
     options: PgConnectOptions,
+    channel: Option<String>,
+    table: Option<Identifier>,
+    late_look: std::time::Duration,
 }
 
 impl PostgresSource {
@@ -33,7 +51,31 @@ impl PostgresSource {
     #[must_use]
     pub fn new(name: impl Into<String>, pool: &PgPool) -> Self {
         let options = (*pool.connect_options()).clone().application_name("barid-relay");
-        Self { name: name.into(), options }
+        let late_look = head::LATE_LOOK;
+        Self { name: name.into(), options, channel: None, table: None, late_look }
+    }
+
+    /// Reads this table instead of `outbox`. It has the same columns, `xid` excepted: what belongs to a transaction is told by
+    /// positions, so `seq` must have a sequence without a cache.
+    #[must_use]
+    pub fn table(mut self, table: Identifier) -> Self {
+        self.table = Some(table);
+        self
+    }
+
+    /// Of [`PostgresSource::table`]: how often rows are looked for that appeared where nothing can appear any more. Default: 5
+    /// minutes.
+    #[must_use]
+    pub fn late_look(mut self, every: std::time::Duration) -> Self {
+        self.late_look = every;
+        self
+    }
+
+    /// Looks at the outbox at once when somebody notifies `channel`, on one more connection.
+    #[must_use]
+    pub fn listen_to(mut self, channel: impl Into<String>) -> Self {
+        self.channel = Some(channel.into());
+        self
     }
 
     fn at(&self) -> At<'_> {
@@ -52,15 +94,44 @@ impl Source for PostgresSource {
         &self.name
     }
 
+    fn needs_known(&self) -> bool {
+        self.table.is_some()
+    }
+
     async fn leases(&self, by: &Candidate) -> Result<Box<dyn Leases>, SourceError> {
         Ok(Box::new(lease::PostgresLeases::open(self, by).await?))
     }
 
     async fn reader(&self) -> Result<Box<dyn Reader>, SourceError> {
-        Ok(Box::new(reader::WindowReader::open(self).await?))
+        Ok(match &self.table {
+            None => Box::new(reader::WindowReader::open(self).await?),
+            Some(table) => Box::new(head::HeadReader::open(self, table.as_str()).await?),
+        })
     }
 
     async fn writer(&self) -> Result<Box<dyn Writer>, SourceError> {
         Ok(Box::new(writer::PostgresWriter::open(self).await?))
     }
+
+    async fn listen(&self, doorbell: &Doorbell) -> SourceError {
+        match &self.channel {
+            Some(channel) => listen::listen(self, channel, doorbell).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The columns of [`columns!`], the first of which is at `from`.
+fn decode(row: &PgRow, from: usize) -> Result<Columns, sqlx::Error> {
+    Ok(Columns {
+        seq: row.try_get(from)?,
+        id: row.try_get(from + 1)?,
+        destination: row.try_get(from + 2)?,
+        aggregatetype: row.try_get(from + 3)?,
+        aggregateid: row.try_get(from + 4)?,
+        name: row.try_get(from + 5)?,
+        payload: row.try_get(from + 6)?,
+        headers: row.try_get(from + 7)?,
+        tracingspancontext: row.try_get(from + 8)?,
+    })
 }

@@ -120,6 +120,7 @@ impl BusBuilder {
             self.parallelism = parallelism.get();
         }
         self.check_schedule(config.schedule_poll_ms, problems);
+        self.hang_doorbell(config.doorbell.as_deref(), problems);
         self.inbox.prefetch = config.prefetch.unwrap_or(self.inbox.prefetch);
         let batch = self.effective_batch(&config, &mut origins, problems);
         if self.parallelism == 0 || self.inbox.prefetch == 0 {

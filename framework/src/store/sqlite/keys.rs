@@ -15,7 +15,10 @@ use crate::{
 impl KeyRows for Sqlite {
     const KEY: &'static str = "key";
 
-    async fn insert_key(connection: &mut SqliteConnection, key: &ProcessKey) -> Result<Recorded, sqlx::Error> {
+    async fn insert_key(
+        connection: &mut SqliteConnection,
+        key: &ProcessKey,
+    ) -> Result<Recorded, sqlx::Error> {
         // The only writer: whoever held the key has ended.
         let insert = Statement::new("INSERT INTO idempotency_keys(key,scope,request_hash,expires_at)VALUES(");
         let insert = keys::values::<Self>(insert, key).sql(")ON CONFLICT DO NOTHING");

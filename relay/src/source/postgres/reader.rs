@@ -1,21 +1,23 @@
 //! The window reader: see the module above for why, this file for how.
 
 use async_trait::async_trait;
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
-    PostgresSource, lease, session,
+    PostgresSource, decode, lease, session,
     snapshot::{Snapshot, Window, list},
 };
 use crate::{
     lease::Epoch,
-    source::{At, ReadRow, Reader, SourceError, Want, decode::Columns},
+    source::{At, ReadRow, Reader, SourceError, Want},
 };
 
-macro_rules! columns {
+/// Where the session is, and what has ended by now.
+macro_rules! now {
     () => {
-        "seq, id, destination, aggregatetype, aggregateid, type, payload, headers::text, tracingspancontext"
+        "pg_current_snapshot()::text, pg_backend_pid(), CASE WHEN pg_is_in_recovery() THEN '' \
+         ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
     };
 }
 
@@ -26,23 +28,25 @@ const ADOPT: &str = "WITH fence AS MATERIALIZED (SELECT 1 FROM relay_source WHER
       WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND EXISTS (SELECT FROM fence) RETURNING 1) \
     SELECT EXISTS (SELECT FROM fence), (SELECT count(*) FROM adopted)";
 
-/// Where the session is, and what has ended by now.
-const SNAPSHOT: &str = "SELECT pg_current_snapshot()::text, pg_backend_pid(), CASE WHEN pg_is_in_recovery() THEN '' \
-    ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END";
+const SNAPSHOT: &str = concat!("SELECT ", now!());
 
-/// What the window holds. $1 = from, $2 = below, $3 = still running, $4 = ended, $5 = limit. OFFSET 0 keeps the planner from
-/// walking the primary key, where the dead rows are.
+/// The snapshot, and what is visible in it that was not in an earlier one: $1 = xmax of that one, $2 = what was running in it,
+/// $3 = limit. A statement sees exactly what its `pg_current_snapshot()` says, so one round trip is enough. OFFSET 0 keeps the
+/// planner from walking the primary key, where the dead rows are.
 const WINDOW: &str = concat!(
     "SELECT ",
+    now!(),
+    ", NULL::bigint, NULL::uuid, NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::text \
+     UNION ALL (SELECT NULL, NULL, NULL, ",
     columns!(),
-    " FROM (SELECT * FROM outbox WHERE xid >= $1::text::xid8 AND xid < $2::text::xid8 AND xid <> ALL ($3::text::xid8[]) \
-     UNION ALL SELECT * FROM outbox WHERE xid = ANY ($4::text::xid8[]) OFFSET 0) t ORDER BY seq LIMIT $5"
+    " FROM (SELECT * FROM outbox WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot()) \
+     UNION ALL SELECT * FROM outbox WHERE xid = ANY ($2::text::xid8[]) OFFSET 0) t ORDER BY seq LIMIT $3)"
 );
 
-/// A large window page by page, walking along `seq`. As above; $5 = after, $6 = limit. IS TRUE keeps the planner from
-/// sorting the whole window for every page.
+/// A large window page by page, walking along `seq`: $1 = from, $2 = below, $3 = still running, $4 = ended, $5 = after, $6 =
+/// limit. IS TRUE keeps the planner from sorting the whole window for every page.
 const PAGE: &str = concat!(
-    "SELECT ",
+    "SELECT NULL, NULL, NULL, ",
     columns!(),
     " FROM outbox WHERE seq > $5 AND (xid < $2::text::xid8 AND xid <> ALL ($3::text::xid8[]) \
      AND (xid >= $1::text::xid8 OR xid = ANY ($4::text::xid8[]))) IS TRUE ORDER BY seq LIMIT $6"
@@ -81,42 +85,73 @@ impl WindowReader {
         Ok(Self { name, place, connection, seen: Snapshot::nothing(), home: None, walk: None })
     }
 
-    async fn snapshot(&mut self) -> Result<(Snapshot, Home), SourceError> {
-        let asked = async {
-            let row = sqlx::query(SNAPSHOT).fetch_one(&mut self.connection).await?;
-            let snapshot: String = row.try_get(0)?;
-            let snapshot = snapshot.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-            Ok((snapshot, Home { backend: row.try_get(1)?, timeline: row.try_get(2)? }))
-        };
-        At { name: &self.name }.bounded("taking a snapshot", asked).await
-    }
-
-    /// The window to read from now on: the rest of a large one, or what ended since the last one.
-    async fn window(&mut self) -> Result<Option<Walk>, SourceError> {
-        if let Some(walk) = self.walk.take() {
-            return Ok(Some(walk));
-        }
-        let (now, home) = self.snapshot().await?;
+    /// Refuses what cannot be read from; says whether `seen` still means something there.
+    fn arrive(&mut self, now: &Snapshot, home: Home) -> Result<bool, SourceError> {
+        let (source_name, place) = (self.name.clone(), self.place.clone());
         if home.timeline.is_empty() {
-            let (source_name, place) = (self.name.clone(), self.place.clone());
             return Err(SourceError::Replica { source_name, place });
         }
-        match &self.home {
-            Some(at) if at.backend != home.backend => {
-                let (source_name, place) = (self.name.clone(), self.place.clone());
-                return Err(SourceError::Pooler { source_name, place });
-            }
-            Some(at) if *at == home && self.seen.can_precede(&now) => {}
-            // The first read, or a server that may have lost transactions: start from what is there.
-            _ => self.seen = Snapshot::nothing(),
+        if self.home.as_ref().is_some_and(|at| at.backend != home.backend) {
+            return Err(SourceError::Pooler { source_name, place });
         }
+        // On another timeline the server may have lost transactions.
+        let same = self.home.as_ref() == Some(&home) && self.seen.can_precede(now);
         self.home = Some(home);
-        let window = self.seen.until(&now);
-        if window.is_empty() {
-            self.seen = now;
-            return Ok(None);
+        Ok(same)
+    }
+
+    /// Everything that is there, page by page: the start.
+    async fn everything(&mut self) -> Result<Walk, SourceError> {
+        let asked = async { here(&sqlx::query(SNAPSHOT).fetch_one(&mut self.connection).await?) };
+        let (now, home) = At { name: &self.name }.bounded("taking a snapshot", asked).await?;
+        self.arrive(&now, home)?;
+        self.seen = Snapshot::nothing();
+        Ok(Walk { window: self.seen.until(&now), until: now, after: i64::MIN })
+    }
+
+    /// What ended since the last read; a walk when it is too much for one.
+    async fn news(&mut self, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
+        let limit = i64::try_from(want.rows_max).unwrap_or(i64::MAX);
+        let query = sqlx::query(WINDOW).bind(self.seen.xmax().to_string()).bind(list(self.seen.running()));
+        let mut stream = query.bind(limit).fetch(&mut self.connection);
+        let read = async {
+            let first = stream.try_next().await?.ok_or(sqlx::Error::RowNotFound)?;
+            let (now, home) = here(&first)?;
+            Ok((now, home, collect(stream, want, i64::MIN).await?))
+        };
+        let (now, home, page) = At { name: &self.name }.bounded("reading the outbox", read).await?;
+        if !self.arrive(&now, home)? {
+            // What was read is not what is new. Start from what is there.
+            self.seen = Snapshot::nothing();
+            return Ok(Vec::new());
         }
-        Ok(Some(Walk { window, until: now, after: i64::MIN }))
+        if page.complete {
+            self.seen = now;
+        } else {
+            self.walk = Some(Walk { window: self.seen.until(&now), until: now, after: page.last });
+        }
+        Ok(page.rows)
+    }
+
+    async fn page(&mut self, walk: Walk, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
+        let window = &walk.window;
+        let limit = i64::try_from(want.rows_max).unwrap_or(i64::MAX);
+        let stream = sqlx::query(PAGE)
+            .bind(window.from.to_string())
+            .bind(window.below.to_string())
+            .bind(list(&window.still_running))
+            .bind(list(&window.ended))
+            .bind(walk.after)
+            .bind(limit)
+            .fetch(&mut self.connection);
+        let page = collect(stream, want, walk.after);
+        let page = At { name: &self.name }.bounded("reading the outbox", page).await?;
+        if page.complete {
+            self.seen = walk.until;
+        } else {
+            self.walk = Some(Walk { after: page.last, ..walk });
+        }
+        Ok(page.rows)
     }
 }
 
@@ -133,15 +168,12 @@ impl Reader for WindowReader {
     }
 
     async fn read(&mut self, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
-        let Some(walk) = self.window().await? else { return Ok(Vec::new()) };
-        let fetch = fetch(&mut self.connection, &walk, &self.seen, want);
-        let page = At { name: &self.name }.bounded("reading the outbox", fetch).await?;
-        if page.complete {
-            self.seen = walk.until;
-        } else {
-            self.walk = Some(Walk { after: page.last, ..walk });
-        }
-        Ok(page.rows)
+        let walk = match self.walk.take() {
+            Some(walk) => walk,
+            None if self.seen == Snapshot::nothing() => self.everything().await?,
+            None => return self.news(want).await,
+        };
+        self.page(walk, want).await
     }
 }
 
@@ -152,26 +184,15 @@ struct Page {
     complete: bool,
 }
 
-async fn fetch(
-    connection: &mut PgConnection,
-    walk: &Walk,
-    seen: &Snapshot,
+async fn collect(
+    mut stream: impl Stream<Item = Result<PgRow, sqlx::Error>> + Unpin,
     want: &Want,
+    after: i64,
 ) -> Result<Page, sqlx::Error> {
-    let window = &walk.window;
-    let limit = i64::try_from(want.rows_max).unwrap_or(i64::MAX);
-    // At the start everything is new: along `seq` from the beginning, instead of sorting it all.
-    let first_page = walk.after == i64::MIN && *seen != Snapshot::nothing();
-    let query = sqlx::query(if first_page { WINDOW } else { PAGE })
-        .bind(window.from.to_string())
-        .bind(window.below.to_string())
-        .bind(list(&window.still_running))
-        .bind(list(&window.ended));
-    let query = if first_page { query.bind(limit) } else { query.bind(walk.after).bind(limit) };
-    let mut stream = query.fetch(connection);
-    let (mut rows, mut bytes, mut last) = (Vec::new(), 0, walk.after);
+    let (mut rows, mut bytes, mut last) = (Vec::new(), 0, after);
     while let Some(row) = stream.try_next().await? {
-        let columns = columns(&row)?;
+        // After the three columns of `now!`.
+        let columns = decode(&row, 3)?;
         bytes += columns.payload.as_ref().map_or(0, Vec::len);
         last = columns.seq;
         rows.push(columns.parse());
@@ -183,16 +204,8 @@ async fn fetch(
     Ok(Page { rows, last, complete })
 }
 
-fn columns(row: &PgRow) -> Result<Columns, sqlx::Error> {
-    Ok(Columns {
-        seq: row.try_get(0)?,
-        id: row.try_get(1)?,
-        destination: row.try_get(2)?,
-        aggregatetype: row.try_get(3)?,
-        aggregateid: row.try_get(4)?,
-        name: row.try_get(5)?,
-        payload: row.try_get(6)?,
-        headers: row.try_get(7)?,
-        tracingspancontext: row.try_get(8)?,
-    })
+fn here(row: &PgRow) -> Result<(Snapshot, Home), sqlx::Error> {
+    let snapshot: String = row.try_get(0)?;
+    let snapshot = snapshot.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok((snapshot, Home { backend: row.try_get(1)?, timeline: row.try_get(2)? }))
 }

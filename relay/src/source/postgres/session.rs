@@ -3,7 +3,7 @@
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
 
 use super::PostgresSource;
-use crate::source::SourceError;
+use crate::source::{SourceError, identifier::Identifier};
 
 /// What every session of the relay sets. A dead relay's backend must not keep its locks for hours: the server gives up on a
 /// silent peer after about ten seconds.
@@ -33,7 +33,10 @@ pub(super) async fn reader(source: &PostgresSource) -> Result<PgConnection, Sour
 /// Opens a session for the lease.
 pub(super) async fn leases(source: &PostgresSource) -> Result<PgConnection, SourceError> {
     let mut session = connect(source, LEASE_SETTINGS).await?;
+    // Here already: on a replica the lease fails like on any server that only reads for a while, and behind a pooler for reasons
+    // that name nothing; both would be waited for.
     refuse_a_replica(source, &mut session).await?;
+    refuse_a_pooler(source, &mut session).await?;
     Ok(session)
 }
 
@@ -47,12 +50,25 @@ async fn connect(source: &PostgresSource, settings: &str) -> Result<PgConnection
     let mut session = at.bounded("connecting", source.options.connect()).await?;
     let text = sqlx::AssertSqlSafe(format!("{SETTINGS}{settings}"));
     at.bounded("opening a session", session.execute(sqlx::raw_sql(text))).await?;
+    if let Some(table) = &source.table {
+        at.bounded("opening the table", session.execute(sqlx::raw_sql(see_as_outbox(table)))).await?;
+    }
     Ok(session)
 }
 
+/// For this session the foreign table is the outbox, to be read, deleted from and inserted into: a temporary view comes first in
+/// every search path. Only an identifier goes into the text.
+fn see_as_outbox(table: &Identifier) -> sqlx::AssertSqlSafe<String> {
+    sqlx::AssertSqlSafe(format!(
+        "CREATE TEMPORARY VIEW outbox AS SELECT seq, id, created_at, destination, aggregatetype, aggregateid, type, payload, \
+         headers, tracingspancontext FROM \"{table}\""
+    ))
+}
+
 async fn refuse_a_replica(source: &PostgresSource, session: &mut PgConnection) -> Result<(), SourceError> {
-    let asked = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(session);
-    if source.at().bounded("asking whether this is a replica", asked).await? {
+    // As text, like everything before a pooler is ruled out: prepared statements fail behind one for reasons that name nothing.
+    let asked = session.fetch_one(sqlx::raw_sql("SELECT pg_is_in_recovery()"));
+    if source.at().bounded("asking whether this is a replica", asked).await?.get(0) {
         return Err(SourceError::Replica { source_name: source.name.clone(), place: source.place() });
     }
     Ok(())
@@ -65,23 +81,24 @@ async fn refuse_a_pooler(source: &PostgresSource, session: &mut PgConnection) ->
     let mark = uuid::Uuid::now_v7().to_string();
     let first: i32 = at
         .bounded("marking the session", async {
-            let marked = sqlx::query("SELECT pg_backend_pid(), set_config('barid.session', $1, false)");
-            marked.bind(&mark).fetch_one(&mut *session).await?.try_get(0)
+            // A UUID and nothing else goes into the text.
+            let marking = format!("SELECT pg_backend_pid(), set_config('barid.session', '{mark}', false)");
+            session.fetch_one(sqlx::raw_sql(sqlx::AssertSqlSafe(marking))).await?.try_get(0)
         })
         .await?;
     let mut other = at.bounded("connecting", source.options.connect()).await?;
     let shared = async {
-        other.execute("BEGIN").await?;
+        other.execute(sqlx::raw_sql("BEGIN")).await?;
         let seen = "SELECT pg_backend_pid(), coalesce(current_setting('barid.session', true), '')";
-        let row = sqlx::query(seen).fetch_one(&mut other).await?;
+        let row = other.fetch_one(sqlx::raw_sql(seen)).await?;
         let (pid, found): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
         let mut shared = pid == first || found == mark;
         if !shared {
             // While the other session holds its backend, this one must still be on its own.
-            let own: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *session).await?;
-            shared = own != first;
+            let own = session.fetch_one(sqlx::raw_sql("SELECT pg_backend_pid()")).await?;
+            shared = own.try_get::<i32, _>(0)? != first;
         }
-        other.execute("ROLLBACK").await?;
+        other.execute(sqlx::raw_sql("ROLLBACK")).await?;
         Ok(shared)
     };
     let shared = at.bounded("looking for a pooler", shared).await?;
