@@ -6,6 +6,7 @@ use crate::world::World;
 
 /// What a search came to.
 #[derive(Debug)]
+#[allow(dead_code)] // what is only printed when a model fails
 pub(crate) enum Verdict {
     /// No state breaks a promise, and from each of them a finished one can be reached.
     Sound { states: usize, steps: usize },
