@@ -49,7 +49,10 @@ async fn main() -> anyhow::Result<()> {
         let message = Outgoing::raw("orders.placed", Some(order.to_string().into()))
             .to(Destination::queue("shipping")?)
             .key(order % CUSTOMERS);
-        outbox.enqueue::<sqlx::Sqlite>(&mut transaction, message).await?;
+        outbox
+            .enqueue::<sqlx::Sqlite>(&mut transaction, message)
+            .await
+            .map_err(|error| anyhow::anyhow!("{error}"))?;
         transaction.commit().await?;
     }
     drop(connection);
