@@ -1,6 +1,6 @@
 //! What an answer does to a row and to the rows behind it.
 
-use std::{cmp::Reverse, time::Instant};
+use std::{cmp::Reverse, iter::successors, time::Instant};
 
 use super::{
     Due, Halted, KeyId, Lanes, Order, Park, ParkState, Poison, Pushed, RowId,
@@ -31,17 +31,23 @@ impl Lanes {
     pub(super) fn confirm(&mut self, ix: Ix) {
         self.stats.confirmed += 1;
         let key = self.slots[ix].key;
-        if let Some(key) = key {
-            let chain = &self.chains[&key];
-            if chain.stopped_until.is_some() && chain.head != Some(ix) {
-                self.stats.breaks += 1;
-            }
+        if key.is_some_and(|key| self.chains[&key].stopped_until.is_some()) && self.is_behind_a_failure(ix) {
+            self.stats.breaks += 1;
         }
         let id = self.take(ix).0;
         self.deletes.push_back(id);
         if let Some(key) = key {
             self.settled(key);
         }
+    }
+
+    /// Whether a row of the key has to be sent again that comes before this one.
+    fn is_behind_a_failure(&self, ix: Ix) -> bool {
+        let earlier = |at: &Ix| self.slots[*at].previous;
+        successors(self.slots[ix].previous, earlier).any(|at| {
+            let slot = &self.slots[at];
+            slot.attempts > 0 && slot.phase == Phase::Waiting
+        })
     }
 
     /// The row is sent again later; its key waits for it.

@@ -101,6 +101,19 @@ fn a_pipelined_key_drains_before_it_resumes() {
 }
 
 #[test]
+fn a_row_before_the_failed_one_breaks_no_order() {
+    let (mut lanes, now) = (lanes(3), Instant::now());
+    for seq in 1..=3 {
+        lanes.push(row(seq, Some(1)), PIPELINED);
+    }
+    let started = start(&mut lanes, 0);
+    lanes.settle(started[2].1, Outcome::Unknown("lost".to_owned()), now);
+    lanes.settle(started[1].1, Outcome::Confirmed, now);
+    lanes.settle(started[0].1, Outcome::Confirmed, now);
+    assert_eq!(lanes.stats().breaks, 0);
+}
+
+#[test]
 fn the_window_counts_bytes_and_lets_one_large_row_through() {
     let window = Window { rows_max: 100, bytes_max: 25 };
     let mut lanes = Lanes::new(&[window], Backoff::new(Duration::ZERO, Duration::ZERO, 1));
