@@ -44,7 +44,7 @@ async fn f81_a_wrong_configuration_is_refused_with_its_line() {
         // A route to a sink that is not there.
         (
             format!("{source}\n[[route]]\ndestination = \"*\"\nsink = \"nobody\"\n"),
-            ["relay.toml:4: ", "\"nobody\", which does not exist"],
+            ["relay.toml:6: ", "\"nobody\", which does not exist"],
         ),
     ];
     for (text, says) in wrong {

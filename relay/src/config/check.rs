@@ -56,14 +56,13 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
     }
     for (at, route) in config.route.iter().enumerate() {
         let at = at.to_string();
-        let section = ["route", at.as_str()];
         if let Err(error) = route.destination.parse::<Pattern>() {
-            say(&section, format!("destination in [[route]]: {error}"));
+            say(&["route", &at, "destination"], format!("destination in [[route]]: {error}"));
         }
         if !config.sink.contains_key(&route.sink) {
             let sinks = config.sink.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             say(
-                &section,
+                &["route", &at, "sink"],
                 format!("[[route]] leads to sink \"{}\", which does not exist (sinks: {sinks})", route.sink),
             );
         }

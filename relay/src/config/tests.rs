@@ -118,7 +118,7 @@ fn what_does_not_belong_together_is_reported_at_once() {
             "relay.toml:4: \"url\" in [sink.b] means nothing to kind = \"kafka\"",
             "relay.toml:4: [sink.b] needs brokers",
             "relay.toml:7: destination in [[route]]: \"orders\" matches no destination",
-            "relay.toml:7: [[route]] leads to sink \"c\", which does not exist (sinks: b)",
+            "relay.toml:8: [[route]] leads to sink \"c\", which does not exist (sinks: b)",
         ],
     );
     check("", &[], &["no [source.NAME]", "no [sink.NAME]", "no [[route]]"]);
