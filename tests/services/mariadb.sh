@@ -9,7 +9,8 @@ dir=$1 port=$2 data=$1/mariadb
 
 create() {
     own_folder "$data" mysql
-    as_user mysql "$(mariadb_program mariadb-install-db)" --no-defaults --datadir="$data/data" --skip-test-db \
+    as_user mysql mkdir "$data/tmp" # the caller's TMPDIR may be closed to this user
+    as_user mysql "$(mariadb_program mariadb-install-db)" --no-defaults --datadir="$data/data" --tmpdir="$data/tmp" --skip-test-db \
         >"$dir/mariadb.out" 2>&1 || { cat "$dir/mariadb.out" >&2; die "mariadb-install-db failed"; }
     # Runs at the start; the server answers no one before it is done.
     cat >"$data/init.sql" <<EOF
@@ -19,7 +20,7 @@ EOF
 }
 [ -e "$data" ] || create
 launch "$dir" mariadb TERM $(as_user_words mysql) "$(mariadb_program mariadbd)" --no-defaults \
-    --datadir="$data/data" --socket="$data/socket" --pid-file="$data/pid" --init-file="$data/init.sql" \
+    --datadir="$data/data" --tmpdir="$data/tmp" --socket="$data/socket" --pid-file="$data/pid" --init-file="$data/init.sql" \
     --bind-address=127.0.0.1 --port="$port" --skip-name-resolve --skip-log-bin --max-connections=300 \
     --character-set-server=utf8mb4 --innodb-buffer-pool-size=64M --innodb-log-file-size=48M \
     --innodb-flush-log-at-trx-commit=1 ${BARID_SERVICES_OPTIONS-}
