@@ -81,7 +81,7 @@ async fn insert(pool: &PgPool) {
 async fn resting(pool: &PgPool) {
     eventually(PATIENCE, "the relay rests", async || {
         let reader = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle' \
-            AND application_name = 'barid-relay' AND query LIKE 'SELECT pg_current_snapshot()%'";
+            AND application_name = 'barid-relay' AND query LIKE ANY('{SELECT pg_current_snapshot()%,SELECT NULL%}')";
         pool.fetch_optional(reader).await.unwrap().is_some()
     })
     .await;

@@ -1,14 +1,22 @@
 //! Says in the log what goes wrong, without saying it a hundred thousand times.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use crate::parked::fingerprint;
 
 const PAUSE: Duration = Duration::from_secs(1);
+/// Causes of parking that are told apart; any others share a line.
+const CAUSES_MAX: usize = 100;
 
-/// At most one line a second of each kind, with the number of those that were left out.
+/// At most one line a second of each kind, with the number of those that were left out. Each cause of parking is a kind, because
+/// each wants its own remedy.
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
     retrying: Quiet,
-    parking: Quiet,
+    parking: HashMap<String, Quiet>,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +45,11 @@ impl Complaints {
     }
 
     pub(super) fn parking(&mut self, by: &str, reason: &str, now: Instant) {
-        if let Some(left_out) = self.parking.may_speak(now) {
+        let mut cause = fingerprint(by, reason);
+        if self.parking.len() >= CAUSES_MAX && !self.parking.contains_key(&cause) {
+            cause = String::new();
+        }
+        if let Some(left_out) = self.parking.entry(cause).or_default().may_speak(now) {
             tracing::error!(by, reason, left_out, "cannot be delivered: parked, and its key is held");
         }
     }

@@ -1,6 +1,9 @@
 //! What a publisher has done beside it: asking the cluster about topics, replacing a producer that broke, closing.
 //!
 //! One task a publisher. Whatever blocks runs on the blocking threads.
+//!
+//! It also bounds how long a row may wait for its confirm. librdkafka could do that row by row, but then the rows behind one
+//! that timed out in the queue would still be sent, and arrive before it is sent again: they are given up together.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,10 +25,16 @@ const PURGE_WAIT: Duration = Duration::from_secs(1);
 /// Between two questions about a topic that the cluster does not know yet.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How often it looks whether a row has waited too long: a tenth of what a row may wait, within these.
+const LOOK_BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
 /// Runs until it is aborted: by closing or dropping the publisher.
 pub(super) async fn take_care(shared: Arc<Shared>) {
+    let look = (shared.settings.message_timeout / 10).clamp(LOOK_BOUNDS.0, LOOK_BOUNDS.1);
     loop {
-        shared.flight.care.notified().await;
+        // Elapsed or not: both are reasons to look.
+        let _ = tokio::time::timeout(look, shared.flight.care.notified()).await;
+        shared.give_up_late();
         while shared.is_broken() || shared.wants_topics() {
             let replaced = !shared.is_broken() || shared.replace().await;
             let answered = !shared.wants_topics() || shared.ask().await;
@@ -37,6 +46,19 @@ pub(super) async fn take_care(shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// Gives the producer up when a row has been in flight on it for too long: with all that it has, see the module.
+    fn give_up_late(&self) {
+        let (generation, bound) = (locked(&self.router).generation, self.settings.message_timeout);
+        let late = self.flight.oldest(generation).is_some_and(|since| since.elapsed() >= bound);
+        if late && !self.flight.is_dead(generation) {
+            tracing::warn!(
+                brokers = self.settings.brokers,
+                "no confirm within {bound:?}: making a new Kafka producer"
+            );
+            self.flight.kill(generation);
+        }
+    }
+
     /// Takes the client away and returns what is left to do, which blocks: settle everything that it still has.
     pub(super) fn retire(self: &Arc<Self>, purge: bool) -> impl FnOnce() + Send + 'static {
         let shared = Arc::clone(self);
@@ -68,7 +90,7 @@ impl Shared {
             if let Some(old) = old {
                 discard(&old);
             }
-            shared.flight.abandon(generation, &Outcome::Unknown("the producer broke".to_owned()));
+            shared.flight.abandon(generation, &Outcome::Unknown("the producer was given up".to_owned()));
             produce(&shared.settings, &shared.flight, generation + 1)
         });
         let client = match made.await {

@@ -1,6 +1,6 @@
 //! Decides what a delivery report means. Pure; the table below is the whole decision.
 //!
-//! librdkafka retries by itself whatever can be retried until `message.timeout.ms`. rdkafka does not pass on whether a
+//! librdkafka retries by itself whatever can be retried until it is told to give up. rdkafka does not pass on whether a
 //! failed message may have been written, so everything that is not a plain refusal is unknown: sending again with the same
 //! id is right in both cases, and saying *transient* without knowing would not be.
 

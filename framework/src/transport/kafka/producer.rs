@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Instant,
 };
 
 use rdkafka::{
@@ -85,6 +86,8 @@ struct Slot {
     bytes: usize,
     /// 0 until it was given to a producer.
     generation: u32,
+    /// When it was given to it, or submitted.
+    since: Instant,
 }
 
 impl Flight {
@@ -108,7 +111,7 @@ impl Flight {
         }
         inner.rows += 1;
         inner.bytes += bytes;
-        let slot = Some(Slot { token, bytes, generation });
+        let slot = Some(Slot { token, bytes, generation, since: Instant::now() });
         if let Some(index) = inner.free.pop() {
             inner.slots[index as usize] = slot;
             return Some(index);
@@ -121,7 +124,15 @@ impl Flight {
     pub(super) fn sending(&self, index: u32, generation: u32) {
         if let Some(Some(slot)) = locked(&self.inner).slots.get_mut(index as usize) {
             slot.generation = generation;
+            slot.since = Instant::now();
         }
+    }
+
+    /// Since when the row has been in flight that was given to this producer first of all that are.
+    pub(super) fn oldest(&self, generation: u32) -> Option<Instant> {
+        let inner = locked(&self.inner);
+        let sent = inner.slots.iter().flatten().filter(|slot| slot.generation == generation);
+        sent.map(|slot| slot.since).min()
     }
 
     /// The row in this slot was not taken after all.

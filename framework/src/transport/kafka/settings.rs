@@ -29,8 +29,9 @@ pub struct Settings {
     pub window_rows_max: usize,
     /// Bytes of bodies that one publisher may have in flight. Default: [`limits::WINDOW_BYTES_MAX`].
     pub window_bytes_max: usize,
-    /// How long the client tries to deliver one row before its outcome is unknown (`message.timeout.ms`). Keep it below the
-    /// relay's lease. Default: [`limits::CONFIRM_TIMEOUT`].
+    /// How long a row may be in flight. Then the producer is given up with all that it has, whose outcomes are unknown: rows that
+    /// timed out one by one (`message.timeout.ms`) would let later rows of their key arrive first. Keep it below the relay's
+    /// lease. Default: [`limits::CONFIRM_TIMEOUT`].
     pub message_timeout: Duration,
     /// How long the client waits for more rows before it sends a batch (`linger.ms`). Default: 5 ms.
     pub linger: Duration,
@@ -71,8 +72,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("acks", "every row is confirmed by all in-sync replicas; remove it"),
     ("request.required.acks", "every row is confirmed by all in-sync replicas; remove it"),
     ("enable.idempotence", "the idempotent producer keeps the order of a key; remove it"),
-    ("max.in.flight", "more than 5 would break the order of a key; remove it"),
-    ("max.in.flight.requests.per.connection", "more than 5 would break the order of a key; remove it"),
     ("enable.gapless.guarantee", "it is experimental and purges rows; remove it"),
     ("transactional.id", "use the field transactional_id"),
     ("transaction.timeout.ms", "use the field message_timeout"),
@@ -174,6 +173,14 @@ impl Settings {
                 return Err(misconfigured(&what, "it is decided by Barid", remedy));
             }
         }
+        for name in ["max.in.flight", "max.in.flight.requests.per.connection"] {
+            let few = |value: &SecretString| ["1", "2", "3", "4", "5"].contains(&value.expose_secret());
+            if self.properties.get(name).is_some_and(|value| !few(value)) {
+                let what = format!("Kafka property {name:?}");
+                let cause = "the idempotent producer keeps the order of a key up to 5";
+                return Err(misconfigured(&what, cause, "set it to 1 to 5, or remove it"));
+            }
+        }
         for config in [self.producer_config(), self.consumer_config("check")] {
             config.create_native_config().map_err(|error| self.config_error(&error))?;
         }
@@ -241,7 +248,8 @@ impl Settings {
             .set("compression.type", "lz4")
             // The partitioner of the Java clients, so that a key lands where they would put it.
             .set("partitioner", "murmur2_random")
-            .set("message.timeout.ms", self.message_timeout.as_millis().max(1).to_string())
+            // A row that timed out by itself would let later rows of its key pass: see `caretaker`.
+            .set("message.timeout.ms", "0")
             .set("queue.buffering.max.messages", (self.window_rows_max * 2 + 1_000).to_string())
             .set("queue.buffering.max.kbytes", (self.window_bytes_max / 512 + 65_536).to_string());
         self.with_properties(config)
@@ -252,6 +260,8 @@ impl Settings {
         let mut config = self.producer_config();
         config
             .set("transactional.id", id)
+            // A batch is committed whole or not at all, so no row can pass another one here.
+            .set("message.timeout.ms", self.message_timeout.as_millis().max(1).to_string())
             // What a crash leaves open holds consumers up for this long, unless somebody goes on under the id.
             .set("transaction.timeout.ms", self.message_timeout.as_millis().max(1_000).to_string());
         config
@@ -310,6 +320,16 @@ mod tests {
             let text = check(&Settings::new("localhost:9092").property(*name, "1"));
             assert!(text.contains(&format!("{name:?}")), "{text}");
         }
+    }
+
+    #[test]
+    fn fewer_requests_in_flight_are_allowed_and_more_than_keep_the_order_are_not() {
+        let with = |value: &str| {
+            Settings::new("localhost:9092").property("max.in.flight.requests.per.connection", value)
+        };
+        with("1").check().unwrap();
+        let text = check(&with("6"));
+        assert!(text.contains("max.in.flight"), "{text}");
     }
 
     #[test]
