@@ -2,7 +2,7 @@
 //!
 //! An outbox has one owner. It holds a lease in `relay_source`, which it renews after a third of its length; each change of
 //! owner raises the epoch, and parking, adopting and the lease itself carry the epoch in their WHERE, so that a relay that was
-//! paused and comes back changes nothing any more ([`SourceError::Fenced`](crate::source::SourceError::Fenced)). Confirmed
+//! paused and comes back changes nothing any more ([`SourceError::Fenced`]). Confirmed
 //! rows are deleted without it: whoever got the confirmation, the row was delivered.
 //!
 //! # When who publishes
