@@ -114,7 +114,8 @@ async fn f62_f63_f67_f68_f70_what_passes_is_waited_out() {
     load.more(50).await;
     // Rows that stay in doubt while an outage lasts are tried again each time.
     let ledger = settle(rig, &brokers, load, relay, 4 * WINDOW, faults).await;
-    ledger.assert_promises();
+    // librdkafka's cluster appends a batch whose predecessor failed, which a broker refuses: it can say nothing about O.
+    ledger.assert_promises_but_order();
 }
 
 /// The first line after so many that says that rows were not confirmed.
