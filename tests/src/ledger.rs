@@ -134,17 +134,8 @@ impl Ledger {
     /// # Panics
     /// When one of them does not hold, with all counts.
     pub fn assert_promises(&self) {
-        assert_eq!(self.order_breaks, 0, "O\n{self}");
-        self.assert_promises_but_order();
-    }
-
-    /// Every promise but O, for a broker that does not keep what O rests on.
-    ///
-    /// # Panics
-    /// When one of them does not hold, with all counts.
-    pub fn assert_promises_but_order(&self) {
-        let kept = [self.lost, self.phantom, self.unexplained, self.left, self.forgotten];
-        assert_eq!(kept, [0; 5], "L, P, D, R, and the database\n{self}");
+        let kept = [self.lost, self.phantom, self.unexplained, self.order_breaks, self.left, self.forgotten];
+        assert_eq!(kept, [0; 6], "L, P, D, O, R, and the database\n{self}");
         assert!(self.duplicates <= self.duplicates_max, "D: more copies than the faults explain\n{self}");
         assert!(self.committed > 0 && self.rolled_back > 0, "nothing to keep a promise against\n{self}");
         assert!(!self.faults.is_empty(), "there was no fault\n{self}");

@@ -14,6 +14,7 @@ use rdkafka::{
 
 use super::{
     client::{Answer, ask_topic, locked},
+    held::Held,
     outcome,
     producer::{Client, produce},
     router::Shared,
@@ -68,10 +69,7 @@ impl Shared {
                 let held = if purge { router.holding.drain() } else { Vec::new() };
                 (router.client.take(), router.generation, held)
             };
-            for held in held {
-                let outcome = Outcome::Transient("closed before it was sent".to_owned());
-                shared.flight.settle(held.slot, 0, outcome);
-            }
+            shared.not_sent(held, "the publisher was closed");
             if let Some(client) = client {
                 discard(&client);
             }
@@ -79,7 +77,8 @@ impl Shared {
         }
     }
 
-    /// Replaces a broken producer: what it had is unknown, what waits goes to the new one. False when it must be tried again.
+    /// Replaces a broken producer: what it had is unknown. What waits was submitted by somebody who could not know that, and
+    /// may be of the same key: it is not sent. False when it must be tried again.
     async fn replace(self: &Arc<Self>) -> bool {
         let shared = Arc::clone(self);
         let (old, generation) = {
@@ -98,13 +97,20 @@ impl Shared {
             Ok(Err(error)) => return self.give_up_held(&error.to_string()),
             Err(error) => return self.give_up_held(&error.to_string()),
         };
-        {
-            let mut router = locked(&self.router);
-            router.client = Some(Arc::new(client));
-            router.generation = generation + 1;
-        }
-        self.release();
+        let mut router = locked(&self.router);
+        // Under one lock: what is submitted from here on is either turned away here or comes after the outcomes were taken.
+        let held = router.holding.drain();
+        self.not_sent(held, "the producer was given up");
+        router.client = Some(Arc::new(client));
+        router.generation = generation + 1;
         true
+    }
+
+    /// Says of rows that waited that they wait no longer, and why.
+    pub(super) fn not_sent(&self, held: Vec<Held>, why: &str) {
+        for held in held {
+            self.flight.settle(held.slot, 0, Outcome::Transient(format!("not sent: {why}")));
+        }
     }
 
     fn give_up_held(&self, cause: &str) -> bool {
@@ -114,9 +120,7 @@ impl Shared {
             router.wanted.clear();
             router.holding.drain()
         };
-        for held in held {
-            self.flight.settle(held.slot, 0, Outcome::Transient(format!("no producer: {cause}")));
-        }
+        self.not_sent(held, &format!("no producer: {cause}"));
         false
     }
 
@@ -166,14 +170,13 @@ impl Shared {
                 Outcome::Transient(format!("cannot reach {}: topic {topic:?}: {code}", self.settings.brokers))
             }
         };
-        let held = {
-            let mut router = locked(&self.router);
-            router.wanted.remove(topic);
-            router.holding.refuse(topic)
-        };
-        for held in held {
+        let mut router = locked(&self.router);
+        router.wanted.remove(topic);
+        let refused = router.holding.refuse(topic);
+        for held in refused.rows {
             self.flight.settle(held.slot, 0, outcome.clone());
         }
+        self.not_sent(refused.behind, "a row of its key goes to a topic that cannot be written");
         true
     }
 

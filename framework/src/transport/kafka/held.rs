@@ -13,6 +13,14 @@ pub(super) struct Held {
     pub(super) row: OutgoingRow,
 }
 
+/// What [`Holding::refuse`] took out.
+pub(super) struct Refused {
+    /// The rows that go to the topic.
+    pub(super) rows: Vec<Held>,
+    /// Rows that go elsewhere and may not pass one of those.
+    pub(super) behind: Vec<Held>,
+}
+
 /// The waiting rows.
 #[derive(Default)]
 pub(super) struct Holding {
@@ -34,24 +42,25 @@ impl Holding {
         self.rows.push_back(Held { slot, row });
     }
 
-    /// Puts rows that were taken out back in front, in their order.
-    pub(super) fn put_back(&mut self, rows: Vec<Held>) {
-        for held in rows.into_iter().rev() {
-            if let Some(key) = key_of(&held.row) {
-                *self.keys.entry(key).or_default() += 1;
-            }
-            self.rows.push_front(held);
-        }
-    }
-
     /// The topics that rows wait to be sent to.
     pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
         self.rows.iter().map(|held| held.row.destination.name())
     }
 
-    /// Takes out every row that goes to `topic`.
-    pub(super) fn refuse(&mut self, topic: &str) -> Vec<Held> {
-        self.take(|row, _| row.destination.name() == topic)
+    /// Takes out every row that goes to `topic`, and every row behind one of them whose key it shares.
+    pub(super) fn refuse(&mut self, topic: &str) -> Refused {
+        let mut keys = HashSet::new();
+        let all = self.take(|row, _| {
+            let refused = row.destination.name() == topic;
+            let key = key_of(row);
+            let behind = key.as_ref().is_some_and(|key| keys.contains(key));
+            if refused {
+                keys.extend(key);
+            }
+            refused || behind
+        });
+        let (rows, behind) = all.into_iter().partition(|held| held.row.destination.name() == topic);
+        Refused { rows, behind }
     }
 
     /// Takes out, in order, every row whose topic is `known` and whose key has no earlier row that stays.
@@ -64,7 +73,7 @@ impl Holding {
         self.take(|_, _| true)
     }
 
-    fn take(&mut self, goes: impl Fn(&OutgoingRow, bool) -> bool) -> Vec<Held> {
+    fn take(&mut self, mut goes: impl FnMut(&OutgoingRow, bool) -> bool) -> Vec<Held> {
         let mut out = Vec::new();
         let mut staying: HashSet<(String, String)> = HashSet::new();
         for held in std::mem::take(&mut self.rows) {
@@ -140,19 +149,17 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_topic_frees_what_waited_behind_it() {
-        let mut all = holding(&[("bad", Some("a")), ("good", Some("a")), ("bad", None)]);
-        assert_eq!(slots(&all.refuse("bad")), [0, 2]);
-        assert_eq!(slots(&all.release(|topic| topic == "good")), [1]);
+    fn a_refused_topic_takes_what_waited_behind_it() {
+        let mut all = holding(&[
+            ("good", Some("a")),
+            ("bad", Some("a")),
+            ("good", Some("a")),
+            ("good", Some("b")),
+            ("bad", None),
+        ]);
+        let refused = all.refuse("bad");
+        assert_eq!((slots(&refused.rows), slots(&refused.behind)), (vec![1, 4], vec![2]));
+        assert_eq!(slots(&all.release(|topic| topic == "good")), [0, 3]);
         assert!(all.drain().is_empty());
-    }
-
-    #[test]
-    fn what_is_put_back_comes_before_what_stayed() {
-        let mut all = holding(&[("old", Some("a")), ("new", Some("a")), ("old", Some("b"))]);
-        let out = all.release(|topic| topic == "old");
-        all.put_back(out);
-        assert!(all.blocks(&row("old", Some("b"))));
-        assert_eq!(slots(&all.drain()), [0, 2, 1]);
     }
 }

@@ -64,6 +64,11 @@ pub(super) fn breaks_producer(code: Code) -> bool {
     )
 }
 
+/// The row may have to be sent again, and librdkafka has not been told to send nothing after it.
+pub(super) fn leaves_a_gap(code: Code) -> bool {
+    !is_permanent(code) && !matches!(code, Code::PurgeQueue | Code::PurgeInflight)
+}
+
 fn with_remedy(code: Code, text: String) -> String {
     let remedy = match code {
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
@@ -120,5 +125,12 @@ mod tests {
     fn a_broken_sequence_needs_a_new_producer_and_a_refused_row_does_not() {
         assert!(breaks_producer(Code::Fatal) && breaks_producer(Code::OutOfOrderSequenceNumber));
         assert!(!breaks_producer(Code::MessageSizeTooLarge) && !breaks_producer(Code::MessageTimedOut));
+    }
+
+    #[test]
+    fn a_row_in_doubt_leaves_a_gap_unless_all_behind_it_were_thrown_away() {
+        assert!(leaves_a_gap(Code::Unknown) && leaves_a_gap(Code::BrokerTransportFailure));
+        assert!(!leaves_a_gap(Code::PurgeQueue) && !leaves_a_gap(Code::PurgeInflight));
+        assert!(!leaves_a_gap(Code::MessageSizeTooLarge));
     }
 }

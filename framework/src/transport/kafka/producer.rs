@@ -3,6 +3,9 @@
 //! librdkafka reports each message on its own thread; [`Flight`] turns the report into one outcome for one token and wakes
 //! the publisher. A slot of the table is named by its index and by the generation of the producer that it was sent
 //! through, so that a late report of a producer that was thrown away touches nothing.
+//!
+//! A row that was not confirmed is sent again by whoever submitted it, and no later row of its key may arrive before that.
+//! They cannot know until they have taken the outcome: [`Flight::has_failed`] is true until then, and nothing is sent (promise O).
 
 use std::{
     mem,
@@ -57,6 +60,8 @@ pub(super) struct Flight {
     dead: AtomicU32,
     /// The cluster was lost, or a topic is not what it was: what is known about topics is to be asked again.
     forget_topics: AtomicBool,
+    /// One of the outcomes is not a confirm. Written under the lock.
+    failed: AtomicBool,
 }
 
 /// From how many rows on it pays to take their outcomes together.
@@ -100,6 +105,7 @@ impl Flight {
             care: Notify::new(),
             dead: AtomicU32::new(0),
             forget_topics: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
         }
     }
 
@@ -148,6 +154,9 @@ impl Flight {
         let mut inner = locked(&self.inner);
         let Some(token) = inner.vacate(index, Some(generation)) else { return };
         let first = inner.outcomes.is_empty();
+        if outcome != Outcome::Confirmed {
+            self.failed.store(true, Ordering::SeqCst);
+        }
         inner.outcomes.push((token, outcome));
         drop(inner);
         if first {
@@ -200,7 +209,13 @@ impl Flight {
     pub(super) fn collect(&self) -> Vec<(Token, Outcome)> {
         let mut inner = locked(&self.inner);
         inner.rows -= inner.outcomes.len();
+        self.failed.store(false, Ordering::SeqCst);
         mem::take(&mut inner.outcomes)
+    }
+
+    /// Whether there is an outcome to collect that is not a confirm: see the module.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
     }
 
     /// Whether nothing is in flight and nothing waits to be collected.
@@ -275,7 +290,8 @@ impl ProducerContext for Reports {
             Ok(_) => Outcome::Confirmed,
             Err((error, message)) => {
                 let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-                if outcome::breaks_producer(code) {
+                // librdkafka would go on with the rows behind one that it gave up.
+                if outcome::breaks_producer(code) || outcome::leaves_a_gap(code) {
                     self.flight.kill(self.generation);
                 }
                 if outcome::forgets_topic(code) {
@@ -304,6 +320,18 @@ mod tests {
         assert_eq!(flight.take(Token(3), 10, 1), None, "the outcome was not collected yet");
         assert_eq!(flight.collect(), [(Token(1), Outcome::Confirmed)]);
         assert_eq!(flight.take(Token(3), 10, 1), Some(first));
+    }
+
+    #[test]
+    fn a_failure_is_remembered_until_it_was_told() {
+        let flight = Flight::new(10, 100);
+        let rows = [1, 2].map(|token| flight.take(Token(token), 1, 1).unwrap());
+        flight.settle(rows[0], 1, Outcome::Confirmed);
+        assert!(!flight.has_failed());
+        flight.settle(rows[1], 1, Outcome::Unknown("gone".to_owned()));
+        assert!(flight.has_failed());
+        assert_eq!(flight.collect().len(), 2);
+        assert!(!flight.has_failed());
     }
 
     #[test]

@@ -73,10 +73,8 @@ impl Publisher for KafkaPublisher {
 
     fn give_up(&mut self) {
         let mut router = locked(&self.shared.router);
-        for held in router.holding.drain() {
-            let outcome = Outcome::Transient("publishing was given up before this was sent".to_owned());
-            self.shared.flight.settle(held.slot, 0, outcome);
-        }
+        let held = router.holding.drain();
+        self.shared.not_sent(held, "publishing was given up");
         // The caretaker purges the queue and what is in flight, and goes on with a new producer.
         self.shared.flight.kill(router.generation);
     }

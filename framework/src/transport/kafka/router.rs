@@ -40,18 +40,23 @@ pub(super) struct Router {
 }
 
 enum Sent {
-    /// The client has it, or its outcome is already known.
+    /// The client has it.
     Taken,
     /// The client's own queue is full.
     Full,
     /// The client must be replaced first.
     Broken,
+    /// It was not taken: this became of it.
+    Refused(Outcome),
 }
 
 impl Shared {
     /// Gives a row to the client, or holds it in order until that is possible.
     pub(super) fn submit(&self, row: &OutgoingRow, token: Token) -> Result<(), Full> {
         let mut router = locked(&self.router);
+        if self.flight.has_failed() {
+            return Err(Full); // the row may be of the key of the one that failed
+        }
         if self.flight.forgets_topics() {
             router.known.clear();
         }
@@ -63,6 +68,7 @@ impl Shared {
             let slot = self.flight.take(token, row.payload_len(), generation).ok_or(Full)?;
             match self.send(client, generation, row, slot) {
                 Sent::Taken => {}
+                Sent::Refused(outcome) => self.flight.settle(slot, generation, outcome),
                 Sent::Full => {
                     self.flight.give_back(slot);
                     return Err(Full);
@@ -86,8 +92,7 @@ impl Shared {
     fn send(&self, client: &Client, generation: u32, row: &OutgoingRow, slot: u32) -> Sent {
         let topic = row.destination.name();
         if let Some(why) = wire::too_large(row, self.settings.message_bytes_max) {
-            self.flight.settle(slot, generation, Outcome::Permanent(why));
-            return Sent::Taken;
+            return Sent::Refused(Outcome::Permanent(why));
         }
         let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, slot as usize);
         record = record.headers(wire::record_headers(row));
@@ -105,8 +110,7 @@ impl Shared {
         if outcome::forgets_topic(code) {
             self.flight.forget_topics();
         }
-        self.flight.settle(slot, generation, outcome::of_refusal(code, topic));
-        Sent::Taken
+        Sent::Refused(outcome::of_refusal(code, topic))
     }
 
     /// Sends what need not wait any longer, in order.
@@ -122,26 +126,23 @@ impl Shared {
         for topic in router.holding.topics().filter(|topic| !known.contains(*topic)) {
             router.wanted.entry(topic.to_owned()).or_insert_with(Instant::now);
         }
-        let mut broken = Vec::new();
-        for held in router.holding.release(|topic| known.contains(topic)) {
-            self.flight.sending(held.slot, router.generation);
-            let sent = if broken.is_empty() {
-                self.send(&client, router.generation, &held.row, held.slot)
-            } else {
-                Sent::Broken
+        let generation = router.generation;
+        let mut rows = router.holding.release(|topic| known.contains(topic)).into_iter();
+        for held in rows.by_ref() {
+            self.flight.sending(held.slot, generation);
+            let outcome = match self.send(&client, generation, &held.row, held.slot) {
+                Sent::Taken => continue,
+                Sent::Refused(outcome) => outcome,
+                Sent::Full => Outcome::Transient("not sent: the client's queue is full".to_owned()),
+                Sent::Broken => Outcome::Transient("not sent: the producer was given up".to_owned()),
             };
-            match sent {
-                Sent::Taken => {}
-                Sent::Full => {
-                    let outcome = Outcome::Transient("the client's queue is full".to_owned());
-                    self.flight.settle(held.slot, router.generation, outcome);
-                }
-                Sent::Broken => {
-                    self.flight.sending(held.slot, 0);
-                    broken.push(held);
-                }
+            let goes_on = matches!(outcome, Outcome::Permanent(_));
+            self.flight.settle(held.slot, generation, outcome);
+            if !goes_on {
+                break;
             }
         }
-        router.holding.put_back(broken);
+        // Behind one that has to be sent again: they may be of its key.
+        self.not_sent(rows.collect(), "a row before it was not sent");
     }
 }
