@@ -4,11 +4,15 @@
 //! `store/<database>/branch.rs` ([`branch::TwoPhase`]).
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod any;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod book;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod branch;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod care;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod examine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
