@@ -50,7 +50,6 @@ impl Transactions {
     /// # Errors
     /// When the home cannot be opened. Another database that cannot is left to recovery.
     pub async fn open(config: &Config, name: &str, source: &SourceConfig) -> Result<Self, OpenError> {
-        let home = setup::database(name, source).await?;
         let mut resources: Vec<Arc<dyn Resource>> = Vec::new();
         for (name, id) in ids(config) {
             resources.push(match setup::resource(&name, &config.resource[&name]).await {
@@ -58,10 +57,27 @@ impl Transactions {
                 Err(error) => Arc::new(Away { id, why: error.to_string() }),
             });
         }
-        let coordinator =
-            Coordinator::connect(decision_log(&home), resources.clone(), Settings::default()).await;
-        let coordinator =
-            coordinator.map_err(|cause| OpenError::Log { source_name: name.to_owned(), cause })?;
+        Self::with(name, source, resources).await
+    }
+
+    /// Opens the home database alone, to look at the log.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub async fn log_of(name: &str, source: &SourceConfig) -> Result<Self, OpenError> {
+        Self::with(name, source, Vec::new()).await
+    }
+
+    async fn with(
+        name: &str,
+        source: &SourceConfig,
+        resources: Vec<Arc<dyn Resource>>,
+    ) -> Result<Self, OpenError> {
+        let home = setup::database(name, source).await?;
+        let coordinator = Coordinator::connect(decision_log(&home), resources.clone(), Settings::default());
+        let coordinator = coordinator
+            .await
+            .map_err(|cause| OpenError::Log { source_name: name.to_owned(), cause })?;
         Ok(Self { coordinator, resources })
     }
 

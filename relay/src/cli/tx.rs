@@ -157,7 +157,9 @@ pub(super) async fn tx(tx: Tx) -> Result<(), Failure> {
 }
 
 async fn list(on: &On, filter: &TransactionFilter) -> Result<(), Failure> {
-    let desk = on.open().await?;
+    let config = load(&on.file.config)?;
+    let (name, source) = source_of(&config, on.source.as_deref())?;
+    let desk = Desk { source: name.clone(), all: Transactions::log_of(name, source).await? };
     let found = desk.all.coordinator.list(filter).await.map_err(|error| desk.failed(error))?;
     let figures = desk.all.coordinator.figures().await.map_err(|error| desk.failed(error))?;
     output::list(&found, &figures, filter.count, on.output);

@@ -91,6 +91,21 @@ async fn what_is_right_is_said_to_be() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_kind_of_database_can_be_home() {
+    let place = Place::new(1).await;
+    let (mariadb, file) = (TestDatabase::mariadb().await, TestDatabase::sqlite().await);
+    for (url, kind) in [(&mariadb.url, "MariaDB"), (&file.url, "SQLite")] {
+        ready(url).await;
+        let (code, json) = checked(&place, &place.urls[0], url).await;
+        assert_eq!(code, 0, "{kind}: {json:#}");
+        assert!(found(&json, "[source.home]", "server").1.contains(kind), "{json:#}");
+        let (table, json) = place.both(&["list", "--all"]).await;
+        says(&table, &["ID", "0 open"]);
+        assert_eq!(json["transactions"], Value::Array(Vec::new()), "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_postgresql_is_found() {
     let place = Place::new(1).await;
     let home = &place.urls[0];

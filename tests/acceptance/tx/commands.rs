@@ -88,7 +88,7 @@ async fn what_nobody_decided_is_looked_at_and_aborted() {
     assert_eq!(json["dry_run"], true);
     let (code, said) = place.tx(&because(&["forget", &gid])).await;
     assert_eq!(code, 0, "{said}");
-    says(&said, &["forgot", &gid]);
+    says(&said, &["forget: transaction", &gid]);
     let (code, said) = place.tx(&["show", &gid]).await;
     assert_eq!(code, 6, "{said}");
     let left = sql::number(&place.bank.pools[1], "SELECT count(*) FROM dtx_marker").await.unwrap();
@@ -135,6 +135,9 @@ async fn what_is_decided_is_carried_out_and_never_contradicted() {
     let gid = place.dies_at("c9", 1).await;
     place.configure(&away);
     assert_eq!(place.tx(&because(&["forget", &gid])).await.0, 7);
+    let (table, json) = place.both(&because(&["forget", &gid, "--give-up", "--dry-run"])).await;
+    says(&table, &["would give up: transaction", "committing"]);
+    assert_eq!((&json["action"], &json["was"]), (&"give_up".into(), &"committing".into()));
     let (code, said) = place.tx(&because(&["forget", &gid, "--give-up"])).await;
     assert_eq!(code, 0, "{said}");
     let json = place.json(&["list", "--finished", "--status", "heuristic_hazard"]).await;

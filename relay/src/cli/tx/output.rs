@@ -160,14 +160,16 @@ pub(super) fn resolved(entry: &TransactionEntry, resolved: &Resolved, output: Ou
     }
 }
 
+/// What was forgotten, or given up because it was not over.
 pub(super) fn forgotten(entry: &TransactionEntry, dry_run: bool, output: Output) {
+    let verb = if entry.finished_at.is_some() { "forget" } else { "give up" };
     if output == Output::Json {
-        return print_json(
-            &json!({"transaction": entry.gid, "name": entry.name, "status": entry.status, "dry_run": dry_run}),
-        );
+        return print_json(&json!({
+            "transaction": entry.gid, "name": entry.name, "action": verb.replace(' ', "_"), "was": entry.status, "dry_run": dry_run,
+        }));
     }
-    let verb = if dry_run { "would forget" } else { "forgot" };
-    println!("{verb} {} ({})", called(entry), entry.status);
+    let verb = if dry_run { format!("would {verb}") } else { verb.to_owned() };
+    println!("{verb}: {} ({})", called(entry), entry.status);
 }
 
 /// Prints what was found; returns an exit code for each database with errors.
