@@ -104,6 +104,9 @@ pub struct RelayConfig {
     pub buffer_rows_max: usize,
     /// Bytes of their payloads. Default: 64 MiB.
     pub buffer_bytes_max: usize,
+    /// Rows of one key between reading and deleting, while the key waits or is strict; its later rows stay in the outbox until it
+    /// flows. At most a quarter of the buffer. Default: 500.
+    pub key_rows_max: usize,
     /// Rows that one DELETE takes. Default: 1,000.
     pub delete_rows_max: usize,
     /// How long a confirmed row waits for others to be deleted with. Default: 5.
@@ -128,6 +131,7 @@ impl Default for RelayConfig {
         Self {
             buffer_rows_max: settings.buffer_rows_max,
             buffer_bytes_max: settings.buffer_bytes_max,
+            key_rows_max: settings.key_rows_max,
             delete_rows_max: settings.delete_rows_max,
             delete_wait_ms: millis(settings.delete_wait),
             retry_min_ms: millis(settings.retry_min),
@@ -157,6 +161,7 @@ impl Config {
             // A buffer that is smaller than a window could never fill it.
             buffer_rows_max: relay.buffer_rows_max.max(window + source.batch_rows),
             buffer_bytes_max: relay.buffer_bytes_max,
+            key_rows_max: relay.key_rows_max,
             batch_rows: source.batch_rows,
             poll_min: Duration::from_millis(source.poll_min_ms),
             idle_poll: Duration::from_millis(source.idle_poll_ms),

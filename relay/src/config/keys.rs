@@ -56,6 +56,7 @@ pub(super) const ROUTE: &[Key] =
 pub(super) const RELAY: &[Key] = &[
     ("buffer_rows_max", Kind::Whole),
     ("buffer_bytes_max", Kind::Whole),
+    ("key_rows_max", Kind::Whole),
     ("delete_rows_max", Kind::Whole),
     ("delete_wait_ms", Kind::Whole),
     ("retry_min_ms", Kind::Whole),

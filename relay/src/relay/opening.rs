@@ -82,8 +82,10 @@ async fn parts(relay: &Relay, lease: &Lease) -> Result<Parts, RelayError> {
         stats.released += rows;
         relay.stats.send_replace(stats);
     }
-    let mut lanes =
-        Lanes::new(&windows, relay.settings.backoff()).held_max(HELD_KEYS_MAX).counting_from(stats);
+    let mut lanes = Lanes::new(&windows, relay.settings.backoff())
+        .held_max(HELD_KEYS_MAX)
+        .share(relay.settings.share())
+        .counting_from(stats);
     hold(&mut lanes, &mut *writer, source.name()).await?;
     let mut sinks: Vec<OpenSink> = Vec::with_capacity(relay.sinks.len());
     for sink in &relay.sinks {
