@@ -120,6 +120,9 @@ pub struct RelayConfig {
     /// How long another relay waits for this one when it cannot see whether it lives. Without an answer from the database this
     /// one stops publishing after two thirds of it. Default: 15,000.
     pub lease_ms: u64,
+    /// A transaction of the source's database that has been open for so long is named in the log (PostgreSQL, with the right
+    /// `pg_monitor`): until it ends no deleted row leaves its page. Default: 900,000, a quarter of an hour.
+    pub old_transaction_ms: u64,
     /// What people see as the owner of a source, in logs and in `relay_source`. Default: host, process and some random
     /// characters.
     pub instance: String,
@@ -138,6 +141,7 @@ impl Default for RelayConfig {
             retry_max_ms: millis(settings.retry_max),
             drain_ms: millis(settings.drain),
             lease_ms: millis(settings.lease),
+            old_transaction_ms: millis(settings.old_transaction),
             instance: default_instance().to_owned(),
         }
     }
@@ -171,6 +175,7 @@ impl Config {
             retry_max: Duration::from_millis(relay.retry_max_ms),
             drain: Duration::from_millis(relay.drain_ms),
             lease: Duration::from_millis(relay.lease_ms),
+            old_transaction: Duration::from_millis(relay.old_transaction_ms),
         }
     }
 

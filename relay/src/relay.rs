@@ -31,6 +31,7 @@ mod complain;
 mod deleting;
 mod draining;
 mod error;
+mod horizon;
 mod intake;
 mod opening;
 mod reading;
@@ -47,6 +48,7 @@ pub use self::{
 use self::{
     complain::Complaints,
     deleting::{Deleting, Done},
+    horizon::Horizon,
     reading::Reading,
     watching::Watch,
 };
@@ -156,6 +158,7 @@ struct Session<'a> {
     /// Since when confirmed rows have been waiting for more to be deleted together with.
     unretired_since: Option<Instant>,
     watch: Watch,
+    horizon: Horizon,
     complaints: Complaints,
 }
 
@@ -202,6 +205,7 @@ impl Session<'_> {
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
                 done = self.deleting.done() => match done? {
                     Done::Gone(rows) => self.lanes.gone(rows),
+                    Done::Oldest(oldest) => self.complain_about(oldest),
                     Done::Looked(seen) => {
                         let parking = self.lanes.parks_waiting() > 0 || !self.deleting.idle();
                         if self.watch.released(seen, parking) {
@@ -267,7 +271,8 @@ impl Session<'_> {
         let idle = Instant::now() + std::time::Duration::from_secs(3600);
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
-        let look = self.watch.next().filter(|_| self.deleting.has_room());
+        let look = self.watch.next().into_iter().chain([self.horizon.next()]).min();
+        let look = look.filter(|_| self.deleting.has_room());
         [self.lanes.next_wake(), deletes, look].into_iter().flatten().min().unwrap_or(idle)
     }
 }

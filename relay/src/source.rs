@@ -202,6 +202,24 @@ pub trait Writer: Send {
     /// # Errors
     /// When the database fails.
     async fn released(&mut self) -> Result<Released, SourceError>;
+
+    /// The oldest transaction that keeps deleted rows of the outbox on their pages, where the database says so and this role may
+    /// see it. By default none is known.
+    ///
+    /// # Errors
+    /// When the database fails.
+    async fn oldest(&mut self) -> Result<Option<OldTransaction>, SourceError> {
+        Ok(None)
+    }
+}
+
+/// A transaction whose snapshot still sees what has been deleted since it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldTransaction {
+    /// Since when it has been open.
+    pub age: std::time::Duration,
+    /// Whose it is, for people.
+    pub who: String,
 }
 
 /// A poison row and the key that it holds.

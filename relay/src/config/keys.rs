@@ -63,6 +63,7 @@ pub(super) const RELAY: &[Key] = &[
     ("retry_max_ms", Kind::Whole),
     ("drain_ms", Kind::Whole),
     ("lease_ms", Kind::Whole),
+    ("old_transaction_ms", Kind::Whole),
     ("instance", Kind::Text),
 ];
 

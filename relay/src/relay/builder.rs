@@ -50,6 +50,9 @@ pub struct Settings {
     /// publishing after two thirds without a renewal. Default: 15 s: short enough for a crash at night, long enough for a
     /// database that stalls for some seconds.
     pub lease: Duration,
+    /// A transaction of the source's database that has been open for so long is named in the log: until it ends no deleted row
+    /// leaves its page. On PostgreSQL; sessions of other roles are seen with the right `pg_monitor`. Default: 15 minutes.
+    pub old_transaction: Duration,
 }
 
 impl Default for Settings {
@@ -67,6 +70,7 @@ impl Default for Settings {
             retry_max: Duration::from_secs(5),
             drain: Duration::from_secs(10),
             lease: Duration::from_secs(15),
+            old_transaction: Duration::from_secs(900),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Getting everything ready for a session, waiting out what may pass.
 
+use std::time::Instant;
+
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Relay, RelayError, Session, complain::Complaints, deleting::Deleting, reading, reading::Reading,
-    watching::Watch,
+    Relay, RelayError, Session, complain::Complaints, deleting::Deleting, horizon::Horizon, reading,
+    reading::Reading, watching::Watch,
 };
 use crate::{
     lane::{Lanes, Window},
@@ -143,6 +145,7 @@ impl Parts {
             deleting,
             unretired_since: None,
             watch,
+            horizon: Horizon::new(relay.settings.old_transaction, Instant::now()),
             complaints: Complaints::default(),
         }
     }
