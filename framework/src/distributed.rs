@@ -37,7 +37,9 @@ pub use log::DecisionLog;
 pub use monitor::{
     MonitoredEvent, MonitoredStatus, TransactionCounts, TransactionMonitor, TransactionRecord,
 };
-pub use participant::{Ack, Decision, Health, Heuristic, Resource, RmError, TransactionParticipant, Vote};
+pub use participant::{
+    Ack, Decision, EventBranch, Health, Heuristic, Resource, RmError, TransactionParticipant, Vote,
+};
 pub use recovery::Recovered;
 pub use retrying::TransactionRetry;
 pub use status::{ParticipantStatus, TransactionStatus, TwoPhaseStatus};
@@ -46,7 +48,9 @@ pub use unit::{CommitReport, DistributedUnitOfWork, ParticipantId};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use crate::store::distributed::{
     branch::{BranchGuard, SqlBranch, SqlResource},
+    events::{EventStoreParticipant, EventStoreResource, SqlBranchEvents},
     home::{HomeGuard, SqlHome},
     last::{SqlLast, SqlLastResource},
     log::SqlDecisionLog,
+    unit::UnitOfWorkParticipant,
 };

@@ -1,6 +1,7 @@
 //! The unit of work over several databases.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex as Lock, PoisonError},
@@ -17,13 +18,15 @@ use super::{
     ids::Gid,
     log::BranchRecord,
     machine::{Machine, Part},
-    participant::{RmError, TransactionParticipant},
+    participant::{EventBranch, RmError},
     status::{Seen, TransactionStatus},
 };
 use crate::{
     error::{Error, panic_text},
     limits,
 };
+
+mod enlist;
 
 /// The place of a participant in its transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +52,8 @@ pub struct DistributedUnitOfWork {
     parts: Vec<Part>,
     /// Who takes part, for the status.
     records: Vec<BranchRecord>,
+    /// Those of them that take events.
+    events: BTreeMap<ParticipantId, Arc<dyn EventBranch>>,
     /// What the phases work on, once it has begun.
     machine: Option<Arc<Mutex<Machine>>>,
     seen: Arc<Lock<Seen>>,
@@ -65,6 +70,7 @@ impl DistributedUnitOfWork {
             home: None,
             parts: Vec::new(),
             records: Vec::new(),
+            events: BTreeMap::new(),
             machine: None,
             seen: Arc::new(Lock::new(Seen::new(State::new(Protocol::TwoPhase, false, &[])))),
         }
@@ -98,36 +104,6 @@ impl DistributedUnitOfWork {
         }
         self.home = Some(Arc::new(home));
         Ok(())
-    }
-
-    /// Adds a branch. They are asked at the same time, and told in this order.
-    ///
-    /// # Errors
-    /// When the transaction has begun, the coordinator does not know the branch's resource, there are too many, or it is a second
-    /// commit point.
-    pub fn register_participant(
-        &mut self,
-        name: impl Into<String>,
-        participant: impl TransactionParticipant,
-    ) -> Result<ParticipantId, DistributedError> {
-        self.refuse_begun()?;
-        let (name, resource) = (name.into(), participant.resource_id().clone());
-        if !self.coordinator.0.resources.contains_key(&resource) {
-            return Err(DistributedError::UnknownResource { name, resource });
-        }
-        if self.parts.len() >= limits::DISTRIBUTED_BRANCHES_MAX {
-            return Err(DistributedError::TooManyBranches(limits::DISTRIBUTED_BRANCHES_MAX));
-        }
-        let kind = participant.kind();
-        let taken = self.home.is_some() || self.parts.iter().any(|part| part.record.kind == BranchKind::Last);
-        if kind == BranchKind::Last && taken {
-            return Err(DistributedError::TwoCommitPoints { name });
-        }
-        let resource_type = participant.resource_type().to_owned();
-        let record = BranchRecord { name, resource, resource_type, kind };
-        self.records.push(record.clone());
-        self.parts.push(Part { record, participant: Arc::new(participant) });
-        Ok(ParticipantId(self.parts.len() - 1))
     }
 
     fn refuse_begun(&self) -> Result<(), DistributedError> {
