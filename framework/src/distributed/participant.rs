@@ -65,7 +65,7 @@ pub struct Health {
 ///
 /// `prepare`, `commit` and `rollback` may be called several times, and `rollback` also for a branch that was never prepared; they must
 /// not fail because there is nothing left to do. What has prepared never says no afterwards. Calls of one branch are never
-/// concurrent, but any of them may be dropped before it has answered.
+/// concurrent, but any of them may be dropped before it has answered. `barid::testing` has a suite that checks all of it.
 #[async_trait]
 pub trait TransactionParticipant: Send + Sync + 'static {
     /// The database behind it: recovery completes the branch through the [`Resource`] of that name.
