@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     coordinator::Coordinator,
     core::{BranchKind, Decision, Input, Outcome, Phase, State},
+    crash,
     ids::{BranchId, ResourceId},
     log::{Known, LogError},
     machine::{Machine, Part},
@@ -105,8 +106,10 @@ impl Coordinator {
                     Some(resource) => clean &= resource.forget(&branch).await.is_ok(),
                     None => clean = false,
                 }
+                crash::point("c14");
             }
             if clean {
+                crash::point("c14-forgotten");
                 self.0.log.purge(known.gid).await?;
                 purged += 1;
             }
