@@ -42,6 +42,7 @@ impl Coordinator {
             let standing = self.0.log.decide(known.gid, Decision::Abort, &[], STALE).await?;
             if standing == Decision::Abort {
                 cleaned.stale += 1;
+                self.tell_stages(known.gid).await;
             }
             cleaned.manual += u32::from(self.finish(known, standing).await);
         }

@@ -58,7 +58,8 @@ impl NamedTransactions {
     /// Does `work` in the branches of `unit`, which has not begun, and leaves them prepared under `name`. Nothing of it is to be seen
     /// until somebody commits it; when nobody does in time, it is rolled back.
     ///
-    /// After an error nothing is prepared and the name is free again. When the caller stops waiting, either of both is so.
+    /// After an error it is rolled back, and the name is free again once every branch has confirmed that. When the caller stops
+    /// waiting, it is rolled back or waits.
     ///
     /// # Errors
     /// What `work` says, as it is. Otherwise a [`DistributedError`], to be found with [`Error::find`]:

@@ -14,11 +14,17 @@ mod care;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod examine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod events;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod last;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod log;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod markers;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod unit;
 
 use sqlx::Database;
 
