@@ -71,8 +71,8 @@ pub use unit::{CommitReport, DistributedUnitOfWork, ParticipantId};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use crate::store::distributed::{
     branch::{BranchGuard, SqlBranch, SqlResource},
-    examine::examine,
     events::{EventStoreParticipant, EventStoreResource, SqlBranchEvents},
+    examine::examine,
     home::{HomeGuard, SqlHome},
     last::{SqlLast, SqlLastResource},
     log::SqlDecisionLog,

@@ -12,9 +12,9 @@ pub mod branch;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod care;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-pub mod examine;
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod events;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod examine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
