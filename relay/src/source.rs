@@ -308,6 +308,16 @@ pub enum SourceError {
         /// The address without credentials.
         place: String,
     },
+    /// The address leads to a replica, and led to a primary before: a fail-over, or a name that is not up to date. The relay waits.
+    #[error(
+        "source {source_name}: {place} is a replica now (pg_is_in_recovery); waiting until it leads to the primary again"
+    )]
+    NoPrimary {
+        /// The source.
+        source_name: String,
+        /// The address without credentials.
+        place: String,
+    },
     /// A transaction pooler sits between. Connect to the database itself, or through a session pool.
     #[error(
         "source {source_name}: {place} is a pooler in transaction mode (PgBouncer or the like): statements of one session end \
@@ -356,7 +366,7 @@ impl SourceError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Database { cause, .. } => !is_about_the_schema(cause),
-            Self::Timeout { .. } => true,
+            Self::Timeout { .. } | Self::NoPrimary { .. } => true,
             _ => false,
         }
     }
