@@ -8,6 +8,7 @@
 //! looks at two databases at once can see half of a transaction that has committed.
 
 pub mod access;
+mod beside;
 pub mod breaker;
 mod closure;
 mod coordinator;
@@ -50,3 +51,5 @@ pub use crate::store::distributed::{
     last::{SqlLast, SqlLastResource},
     log::SqlDecisionLog,
 };
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use crate::{context::Branch, store::distributed::bus::DistributedUnits};

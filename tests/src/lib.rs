@@ -12,6 +12,7 @@
 //! * [`rig`]: all of these around the relay's binary
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
 //! * [`transfer`]: money that moves between three databases in one distributed transaction
+//! * [`spread`]: the command of a bus over two databases
 //! * [`eventually()`]: waiting for a condition, with a bound
 //!
 //! What is wrong with the environment panics here, with a message that says what to do: a test that cannot run fails.
@@ -28,6 +29,7 @@ pub mod process;
 pub mod proxy;
 pub mod rig;
 pub mod servers;
+pub mod spread;
 pub mod sql;
 pub mod tape;
 pub mod transfer;

@@ -1,7 +1,7 @@
 //! How a distributed transaction can fail.
 
 use super::{
-    core::{Heuristic, Refusal},
+    core::{Decision, Heuristic, Refusal},
     ids::{Gid, ResourceId},
     log::LogError,
     participant::RmError,
@@ -85,6 +85,8 @@ pub enum DistributedError {
         gid: Gid,
         /// What happened.
         heuristic: Heuristic,
+        /// What was decided, and what the home unit of work has followed.
+        decision: Decision,
         /// Which branch.
         reason: String,
     },
