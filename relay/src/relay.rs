@@ -16,14 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     failpoint::{self, Point},
-    lane::{Halted, Lanes, RowId, Stats},
+    lane::{Halted, Lanes, Stats},
     lease::{
         Candidate, Deadline,
         keeper::{Lease, Lost},
         sign::Sign,
     },
     sink::{self, OpenSink, Routes, Sink},
-    source::{ReadRow, Source, Want},
+    source::Source,
 };
 
 mod builder;
@@ -31,6 +31,8 @@ mod complain;
 mod deleting;
 mod draining;
 mod error;
+mod horizon;
+mod intake;
 mod opening;
 mod reading;
 mod retiring;
@@ -46,6 +48,7 @@ pub use self::{
 use self::{
     complain::Complaints,
     deleting::{Deleting, Done},
+    horizon::Horizon,
     reading::Reading,
     watching::Watch,
 };
@@ -155,6 +158,7 @@ struct Session<'a> {
     /// Since when confirmed rows have been waiting for more to be deleted together with.
     unretired_since: Option<Instant>,
     watch: Watch,
+    horizon: Horizon,
     complaints: Complaints,
 }
 
@@ -188,7 +192,10 @@ impl Session<'_> {
             });
             let wake = self.next_wake();
             tokio::select! {
-                rows = self.reading.rows() => self.take(rows?),
+                page = self.reading.rows() => {
+                    let (asked, rows) = page?;
+                    self.take(asked, rows);
+                }
                 lost = self.lease.lost() => return Err(self.lost(lost)),
                 () = self.deadline.moved() => self.lapsed = false,
                 () = self.lapses.passed(), if !self.lapsed => {
@@ -198,6 +205,7 @@ impl Session<'_> {
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
                 done = self.deleting.done() => match done? {
                     Done::Gone(rows) => self.lanes.gone(rows),
+                    Done::Oldest(oldest) => self.complain_about(oldest),
                     Done::Looked(seen) => {
                         let parking = self.lanes.parks_waiting() > 0 || !self.deleting.idle();
                         if self.watch.released(seen, parking) {
@@ -259,57 +267,12 @@ impl Session<'_> {
         }
     }
 
-    /// Asks for the next rows when there is room for a batch, one request at a time.
-    fn ask_for_more(&mut self) {
-        let settings = &self.relay.settings;
-        let room = settings.buffer_rows_max.saturating_sub(self.lanes.rows());
-        let bytes_max = settings.buffer_bytes_max.saturating_sub(self.lanes.bytes());
-        let rows_max = room.min(settings.batch_rows);
-        if self.reading.asked()
-            || bytes_max == 0
-            || rows_max < settings.batch_rows.min(settings.buffer_rows_max / 2).max(1)
-        {
-            return;
-        }
-        let known = if self.relay.source.needs_known() { self.lanes.known_seqs() } else { Vec::new() };
-        self.lanes.read_started();
-        self.reading.ask(Want { rows_max, bytes_max, known });
-    }
-
-    fn take(&mut self, rows: Vec<ReadRow>) {
-        for row in rows {
-            match row {
-                ReadRow::Row(row) => match self.routes.way(&row.destination) {
-                    Ok(way) => {
-                        self.lanes.push(row, way);
-                    }
-                    Err(reason) => {
-                        let key = row.aggregateid.as_deref().map(|id| (row.aggregatetype.as_str(), id));
-                        self.complaints.parking("routes", &reason, Instant::now());
-                        self.lanes.push_refused(RowId::of(&row), key, reason);
-                    }
-                },
-                ReadRow::Late { id, key, reason } => {
-                    let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
-                    self.complaints.parking("source", &reason, Instant::now());
-                    self.lanes.push_late(id, key, reason);
-                }
-                ReadRow::Malformed { id, key, reason } => {
-                    let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
-                    self.complaints.parking("routes", &reason, Instant::now());
-                    self.lanes.push_refused(id, key, reason);
-                }
-            }
-        }
-        self.lanes.read_finished();
-        failpoint::reached(Point::AfterClaim);
-    }
-
     fn next_wake(&self) -> Instant {
         let idle = Instant::now() + std::time::Duration::from_secs(3600);
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
-        let look = self.watch.next().filter(|_| self.deleting.has_room());
+        let look = self.watch.next().into_iter().chain([self.horizon.next()]).min();
+        let look = look.filter(|_| self.deleting.has_room());
         [self.lanes.next_wake(), deletes, look].into_iter().flatten().min().unwrap_or(idle)
     }
 }

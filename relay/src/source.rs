@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use barid::{Doorbell, transport::OutgoingRow};
 
 use crate::{
-    lane::{Park, RowId},
+    lane::{LeftOut, Park, RowId},
     lease::{Candidate, Epoch, Holder, Leases},
 };
 
@@ -58,6 +58,17 @@ pub enum ReadRow {
     },
 }
 
+impl ReadRow {
+    /// What it is known by.
+    #[must_use]
+    pub fn id(&self) -> RowId {
+        match self {
+            Self::Row(row) => RowId::of(row),
+            Self::Malformed { id, .. } | Self::Late { id, .. } => *id,
+        }
+    }
+}
+
 /// How much to read.
 #[derive(Clone, Debug)]
 pub struct Want {
@@ -67,6 +78,25 @@ pub struct Want {
     pub bytes_max: usize,
     /// Positions of the rows that the relay still has, in order. Only filled when [`Source::needs_known`].
     pub known: Vec<i64>,
+    /// Rows that the relay has seen and left where they are: they are read by [`Reader::again`] and by nothing else. Filled like
+    /// `known`.
+    pub left_out: Vec<LeftOut>,
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+impl Want {
+    /// As many of these as there is room for.
+    fn take(&self, found: Vec<decode::Columns>) -> Vec<ReadRow> {
+        let (mut rows, mut bytes) = (Vec::with_capacity(found.len()), 0);
+        for columns in found {
+            bytes += columns.payload.as_ref().map_or(0, Vec::len);
+            rows.push(columns.parse());
+            if bytes > self.bytes_max {
+                break;
+            }
+        }
+        rows
+    }
 }
 
 /// A table that the relay empties.
@@ -75,7 +105,7 @@ pub trait Source: Send + Sync + 'static {
     /// The name that the configuration gives it; parked rows carry it.
     fn name(&self) -> &str;
 
-    /// Whether [`Want::known`] must be filled.
+    /// Whether [`Want::known`] and [`Want::left_out`] must be filled.
     fn needs_known(&self) -> bool {
         false
     }
@@ -127,6 +157,13 @@ pub trait Reader: Send {
     /// # Errors
     /// When the connection is lost: the reader is of no more use.
     async fn read(&mut self, want: &Want) -> Result<Vec<ReadRow>, SourceError>;
+
+    /// Rows of one key from a position on, by position, whether or not they were handed out before: everything that is there now,
+    /// as far as `want` allows. None when there are none. What [`Reader::read`] hands out next does not change by it.
+    ///
+    /// # Errors
+    /// As for [`Reader::read`].
+    async fn again(&mut self, key: &LeftOut, want: &Want) -> Result<Vec<ReadRow>, SourceError>;
 }
 
 /// Takes rows out of the outbox.
@@ -165,6 +202,24 @@ pub trait Writer: Send {
     /// # Errors
     /// When the database fails.
     async fn released(&mut self) -> Result<Released, SourceError>;
+
+    /// The oldest transaction that keeps deleted rows of the outbox on their pages, where the database says so and this role may
+    /// see it. By default none is known.
+    ///
+    /// # Errors
+    /// When the database fails.
+    async fn oldest(&mut self) -> Result<Option<OldTransaction>, SourceError> {
+        Ok(None)
+    }
+}
+
+/// A transaction whose snapshot still sees what has been deleted since it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldTransaction {
+    /// Since when it has been open.
+    pub age: std::time::Duration,
+    /// Whose it is, for people.
+    pub who: String,
 }
 
 /// A poison row and the key that it holds.

@@ -13,6 +13,7 @@
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
 //! * [`transfer`]: money that moves between three databases in one distributed transaction
 //! * [`spread`]: the command of a bus over two databases
+//! * [`walk`]: money that moves to and fro between two databases whose servers are killed
 //! * [`eventually()`]: waiting for a condition, with a bound
 //!
 //! What is wrong with the environment panics here, with a message that says what to do: a test that cannot run fails.
@@ -33,6 +34,7 @@ pub mod spread;
 pub mod sql;
 pub mod tape;
 pub mod transfer;
+pub mod walk;
 
 pub use database::TestDatabase;
 pub use eventually::eventually;

@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     distributed::{
-        Coordinator, Decision, DistributedError, DistributedUnitOfWork, Resource as _, home::Home as _,
+        Coordinator, Decision, DistributedError, DistributedUnitOfWork, Label, Resource as _, home::Home as _,
     },
-    error::{Error, Result},
+    error::{Disposition, Error, Result},
+    headers,
     incoming::Incoming,
     store::{
         backend::Recorded,
@@ -125,10 +126,11 @@ impl<DB: TwoPhase> DistributedUnits<DB> {
 
 #[async_trait]
 impl<DB: TwoPhase> UnitOfWork for DistributedUnits<DB> {
-    async fn begin(&self, _: &Incoming, opening: &Opening) -> Result<Begun> {
+    async fn begin(&self, message: &Incoming, opening: &Opening) -> Result<Begun> {
         let (home, recorded) = SqlUnit::open(&self.home.kept, opening).await?;
         let unit = |home| {
-            let enlistment = Enlistment::new(self.coordinator.clone(), Arc::clone(&self.known));
+            let enlistment =
+                Enlistment::new(self.coordinator.clone(), Arc::clone(&self.known), label(message));
             Box::new(DistributedUnit { home: Some(home), enlistment: Arc::new(enlistment) })
         };
         Ok(match recorded {
@@ -172,6 +174,16 @@ impl<DB: TwoPhase> UnitOfWork for DistributedUnits<DB> {
 
     fn commit_with_transaction(&self) -> Option<bool> {
         UnitOfWork::commit_with_transaction(&self.home)
+    }
+}
+
+/// What people see of it in the log: the message's name, and what it belongs to.
+fn label(message: &Incoming) -> Label {
+    let correlation = message.headers.get(headers::CORRELATION_ID);
+    Label {
+        kind: Some(message.name.clone()),
+        correlation_id: Some(correlation.map_or_else(|| message.id.to_string(), Into::into)),
+        ..Label::default()
     }
 }
 
@@ -249,7 +261,7 @@ async fn decide<DB: TwoPhase>(
     joined: Joined,
 ) -> Result<(), CommitError> {
     let Enlistment { coordinator, gid, .. } = enlistment;
-    let mut transaction = DistributedUnitOfWork::new(coordinator).with_id(*gid);
+    let mut transaction = DistributedUnitOfWork::new(coordinator).with_id(*gid).label(enlistment.label.clone());
     let begun = async {
         transaction.register_home(home.clone())?;
         for (name, participant) in &joined {
@@ -264,7 +276,12 @@ async fn decide<DB: TwoPhase>(
                 tracing::warn!(target: "transactions", %gid, %error, "rolling back");
             }
         }
-        return Err(CommitError::Failed(error.into()));
+        let disposition = match error {
+            // Nobody tried.
+            DistributedError::Unavailable(_) => Disposition::Later,
+            _ => Disposition::Retry,
+        };
+        return Err(CommitError::Failed(Error::from(error).with(disposition)));
     }
     match transaction.commit().await {
         Ok(report) => {

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use super::branch::{BranchGuard, SqlBranch, SqlResource, TwoPhase};
 use crate::{
     distributed::{
-        BranchId, Coordinator, Gid, Health, Resource, ResourceId, RmError, TransactionParticipant,
+        BranchId, Coordinator, Gid, Health, Label, Resource, ResourceId, RmError, TransactionParticipant,
     },
     error::{Error, Result},
     limits,
@@ -67,6 +67,7 @@ struct Enlisted {
 pub(crate) struct Enlistment {
     pub(super) coordinator: Coordinator,
     pub(super) gid: Gid,
+    pub(super) label: Label,
     known: Arc<Known>,
     open: Mutex<Vec<Enlisted>>,
     /// Set before the message is completed: from then on nobody joins.
@@ -77,9 +78,9 @@ pub(crate) struct Enlistment {
 pub(super) type Joined = Vec<(String, Arc<dyn TransactionParticipant>)>;
 
 impl Enlistment {
-    pub(super) fn new(coordinator: Coordinator, known: Arc<Known>) -> Self {
+    pub(super) fn new(coordinator: Coordinator, known: Arc<Known>, label: Label) -> Self {
         let (open, closed) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-        Self { coordinator, gid: Gid::fresh(), known, open, closed }
+        Self { coordinator, gid: Gid::fresh(), label, known, open, closed }
     }
 
     pub(super) fn branch_id(&self, place: usize) -> BranchId {

@@ -107,4 +107,8 @@ impl TransactionParticipant for Opened {
     async fn rollback(&self, branch: &BranchId) -> Result<Ack, RmError> {
         self.0.rollback(branch).await
     }
+
+    async fn leave(&self) {
+        self.0.leave().await;
+    }
 }
