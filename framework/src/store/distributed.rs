@@ -7,6 +7,10 @@
 mod book;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod branch;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub mod bus;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) mod enlisted;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod care;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -21,6 +25,8 @@ pub mod log;
 mod markers;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod unit;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod opened;
 
 use sqlx::Database;
 
