@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex as Lock, PoisonError},
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -26,6 +27,8 @@ use crate::{error::panic_text, limits};
 
 mod enlist;
 mod keep;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod once;
 mod scope;
 
 /// The place of a participant in its transaction.
@@ -49,6 +52,7 @@ pub struct DistributedUnitOfWork {
     gid: Gid,
     protocol: Protocol,
     label: Label,
+    deadline: Option<Duration>,
     home: Option<Arc<dyn Home>>,
     parts: Vec<Part>,
     /// Who takes part, for the status.
@@ -69,6 +73,7 @@ impl DistributedUnitOfWork {
             gid: Gid::fresh(),
             protocol: Protocol::TwoPhase,
             label: Label::default(),
+            deadline: None,
             home: None,
             parts: Vec::new(),
             records: Vec::new(),
@@ -88,6 +93,14 @@ impl DistributedUnitOfWork {
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
+        self
+    }
+
+    /// How long it may be undecided before recovery aborts it, before it begins. Default:
+    /// [`Settings::deadline`](super::Settings::deadline).
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -150,6 +163,7 @@ impl DistributedUnitOfWork {
             shared: Arc::clone(&self.coordinator.0),
             gid: self.gid,
             label: self.label.clone(),
+            deadline: self.deadline.unwrap_or(self.coordinator.0.settings.deadline),
             core,
             said: vec![None; parts.len()],
             parts,
@@ -157,6 +171,7 @@ impl DistributedUnitOfWork {
             cause: None,
             attempts: None,
             stale: false,
+            needs_help: false,
             seen: Arc::clone(&self.seen),
         };
         self.machine = Some(Arc::new(Mutex::new(machine)));
