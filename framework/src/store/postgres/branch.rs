@@ -153,9 +153,9 @@ impl TwoPhase for Postgres {
     }
 }
 
-const DISABLED: &str = "prepared transactions are disabled on this server: set max_prepared_transactions to at least the number of \
+pub(super) const DISABLED: &str = "prepared transactions are disabled on this server: set max_prepared_transactions to at least the number of \
                         transactions at once (and on its standbys), and restart it";
-const EXHAUSTED: &str = "slots for prepared transactions are in use: look for forgotten ones in pg_prepared_xacts, or raise \
+pub(super) const EXHAUSTED: &str = "slots for prepared transactions are in use: look for forgotten ones in pg_prepared_xacts, or raise \
                          max_prepared_transactions and restart the server";
 
 /// Why, with the remedy where there is one.
