@@ -12,6 +12,8 @@
 //! * [`rig`]: all of these around the relay's binary
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
 //! * [`transfer`]: money that moves between three databases in one distributed transaction
+//! * [`spread`]: the command of a bus over two databases
+//! * [`walk`]: money that moves to and fro between two databases whose servers are killed
 //! * [`eventually()`]: waiting for a condition, with a bound
 //!
 //! What is wrong with the environment panics here, with a message that says what to do: a test that cannot run fails.
@@ -28,9 +30,11 @@ pub mod process;
 pub mod proxy;
 pub mod rig;
 pub mod servers;
+pub mod spread;
 pub mod sql;
 pub mod tape;
 pub mod transfer;
+pub mod walk;
 
 pub use database::TestDatabase;
 pub use eventually::eventually;
@@ -42,3 +46,8 @@ pub use proxy::{Proxy, Wire};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// The code blocks of the page about distributed transactions, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/distributed-transactions.md")]
+pub struct DistributedTransactions;

@@ -4,13 +4,33 @@
 //! `store/<database>/branch.rs` ([`branch::TwoPhase`]).
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod any;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod book;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod branch;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub mod bus;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod care;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) mod enlisted;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod events;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod examine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod last;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod log;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod markers;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod opened;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod unit;
 
 use sqlx::Database;
 
@@ -31,6 +51,9 @@ pub trait DtxRows: Database {
     /// Appends what makes a read wait for whoever is writing the row.
     const READ_LOCKED: &'static str;
 
+    /// Appends the milliseconds since 1970 of a column that holds a time; NULL stays NULL.
+    fn since_1970(statement: Statement, column: &'static str) -> Statement;
+
     /// Text of a column.
     ///
     /// # Errors
@@ -42,6 +65,12 @@ pub trait DtxRows: Database {
     /// # Errors
     /// When it is none.
     fn int(row: &Self::Row, column: usize) -> Result<i64, sqlx::Error>;
+
+    /// A number of a column, or NULL.
+    ///
+    /// # Errors
+    /// When it is neither.
+    fn maybe_int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error>;
 
     /// An id of a column.
     ///

@@ -8,7 +8,7 @@ use sqlx::{Postgres, Row, error::DatabaseError};
 
 use super::text::Text;
 use crate::{
-    distributed::{Ack, BranchId, CoordinatorId, Decision, RmError, Vote},
+    distributed::{Ack, BranchId, CoordinatorId, Decision, Pressure, RmError, Vote},
     store::{
         backend::{Backend, Verdict},
         connection::UnitConnection,
@@ -105,6 +105,13 @@ impl TwoPhase for Postgres {
         Ok(names?.into_iter().flatten().filter_map(|name| BranchId::parse(&name)).collect())
     }
 
+    async fn unfit(connection: &mut UnitConnection<Self>) -> Result<Option<String>, sqlx::Error> {
+        let select = Statement::new("SELECT current_setting('max_prepared_transactions')::bigint");
+        let (_, rows) = connection.alone(&select).await?;
+        let slots = rows.first().map(|row| Self::int(row, 0)).transpose()?;
+        Ok((slots == Some(0)).then(|| DISABLED.to_owned()))
+    }
+
     async fn examine(connection: &mut UnitConnection<Self>) -> Result<Result<String, String>, sqlx::Error> {
         let select = Statement::new(
             "SELECT current_setting('max_prepared_transactions')::bigint,(SELECT count(*)FROM pg_prepared_xacts)",
@@ -117,6 +124,19 @@ impl TwoPhase for Postgres {
             slots if used >= slots => Err(format!("all {slots} {EXHAUSTED}")),
             slots => Ok(format!("{used} of {slots} prepared transactions in use")),
         })
+    }
+
+    async fn pressure(connection: &mut UnitConnection<Self>) -> Result<Pressure, sqlx::Error> {
+        let select = Statement::new(
+            "SELECT count(*),current_setting('max_prepared_transactions')::bigint,\
+             (extract(epoch from now()-min(prepared)FILTER(WHERE database=current_database()))*1000)::bigint FROM pg_prepared_xacts",
+        );
+        let (_, rows) = connection.alone(&select).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let number =
+            |at| Ok::<_, sqlx::Error>(Self::maybe_int(row, at)?.and_then(|int| u64::try_from(int).ok()));
+        let oldest = number(2)?.map(std::time::Duration::from_millis);
+        Ok(Pressure { used: number(0)?.unwrap_or(0), room: number(1)?, oldest })
     }
 
     fn classify(error: &sqlx::Error) -> RmError {
@@ -133,9 +153,9 @@ impl TwoPhase for Postgres {
     }
 }
 
-const DISABLED: &str = "prepared transactions are disabled on this server: set max_prepared_transactions to at least the number of \
+pub(super) const DISABLED: &str = "prepared transactions are disabled on this server: set max_prepared_transactions to at least the number of \
                         transactions at once (and on its standbys), and restart it";
-const EXHAUSTED: &str = "slots for prepared transactions are in use: look for forgotten ones in pg_prepared_xacts, or raise \
+pub(super) const EXHAUSTED: &str = "slots for prepared transactions are in use: look for forgotten ones in pg_prepared_xacts, or raise \
                          max_prepared_transactions and restart the server";
 
 /// Why, with the remedy where there is one.
