@@ -59,7 +59,7 @@ pub use monitor::{
 pub use named::NamedTransactions;
 pub use operation::ExternalStage;
 pub use participant::{
-    Ack, Decision, Health, Heuristic, Pressure, Resource, RmError, TransactionParticipant, Vote,
+    Ack, Decision, EventBranch, Health, Heuristic, Pressure, Resource, RmError, TransactionParticipant, Vote,
 };
 pub use recovery::Recovered;
 pub use retrying::TransactionRetry;
@@ -69,7 +69,9 @@ pub use unit::{CommitReport, DistributedUnitOfWork, ParticipantId};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use crate::store::distributed::{
     branch::{BranchGuard, SqlBranch, SqlResource},
+    events::{EventStoreParticipant, EventStoreResource, SqlBranchEvents},
     home::{HomeGuard, SqlHome},
     last::{SqlLast, SqlLastResource},
     log::SqlDecisionLog,
+    unit::UnitOfWorkParticipant,
 };

@@ -8,6 +8,7 @@ use super::{
     book::{AuditEntry, LogFigures, TransactionDetail, TransactionEntry, TransactionFilter},
     coordinator::Coordinator,
     core::{Decision, Outcome, State},
+    crash,
     error::DistributedError,
     ids::{BranchId, Gid},
     log::{Known, LogError},
@@ -141,7 +142,9 @@ impl Coordinator {
             let resource = self.0.resources.get(&record.resource).ok_or_else(unknown)?;
             let forgotten = resource.forget(&branch).await;
             forgotten.map_err(|cause| DistributedError::Branch { name: record.name.clone(), cause })?;
+            crash::point("c14");
         }
+        crash::point("c14-forgotten");
         Ok(self.0.log.purge(known.gid).await?)
     }
 

@@ -1,6 +1,7 @@
 //! The unit of work over several databases.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex as Lock, PoisonError},
     time::Duration,
 };
@@ -18,12 +19,13 @@ use super::{
     label::Label,
     log::BranchRecord,
     machine::{Machine, Part},
-    participant::{RmError, TransactionParticipant},
+    participant::{EventBranch, RmError},
     status::{Seen, TransactionStatus},
     watch::Watch,
 };
 use crate::{error::panic_text, limits};
 
+mod enlist;
 mod keep;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod once;
@@ -55,6 +57,8 @@ pub struct DistributedUnitOfWork {
     parts: Vec<Part>,
     /// Who takes part, for the status.
     records: Vec<BranchRecord>,
+    /// Those of them that take events.
+    events: BTreeMap<ParticipantId, Arc<dyn EventBranch>>,
     /// What the phases work on, once it has begun.
     machine: Option<Arc<Mutex<Machine>>>,
     seen: Arc<Lock<Seen>>,
@@ -73,6 +77,7 @@ impl DistributedUnitOfWork {
             home: None,
             parts: Vec::new(),
             records: Vec::new(),
+            events: BTreeMap::new(),
             machine: None,
             seen: Arc::new(Lock::new(Seen::new(State::new(Protocol::TwoPhase, false, &[])))),
         }
@@ -121,36 +126,6 @@ impl DistributedUnitOfWork {
         }
         self.home = Some(Arc::new(home));
         Ok(())
-    }
-
-    /// Adds a branch. They are asked at the same time, and told in this order.
-    ///
-    /// # Errors
-    /// When the transaction has begun, the coordinator does not know the branch's resource, there are too many, or it is a second
-    /// commit point.
-    pub fn register_participant(
-        &mut self,
-        name: impl Into<String>,
-        participant: impl TransactionParticipant,
-    ) -> Result<ParticipantId, DistributedError> {
-        self.refuse_begun()?;
-        let (name, resource) = (name.into(), participant.resource_id().clone());
-        if !self.coordinator.0.resources.contains_key(&resource) {
-            return Err(DistributedError::UnknownResource { name, resource });
-        }
-        if self.parts.len() >= limits::DISTRIBUTED_BRANCHES_MAX {
-            return Err(DistributedError::TooManyBranches(limits::DISTRIBUTED_BRANCHES_MAX));
-        }
-        let kind = participant.kind();
-        let taken = self.home.is_some() || self.parts.iter().any(|part| part.record.kind == BranchKind::Last);
-        if kind == BranchKind::Last && taken {
-            return Err(DistributedError::TwoCommitPoints { name });
-        }
-        let resource_type = participant.resource_type().to_owned();
-        let record = BranchRecord { name, resource, resource_type, kind };
-        self.records.push(record.clone());
-        self.parts.push(Part { record, participant: Arc::new(participant) });
-        Ok(ParticipantId(self.parts.len() - 1))
     }
 
     /// Asks the policy, under the transaction's name or id.

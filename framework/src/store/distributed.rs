@@ -10,11 +10,17 @@ pub mod branch;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod care;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod events;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod last;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod log;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod markers;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod unit;
 
 use sqlx::Database;
 
