@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use super::{
     access::Action,
     coordinator::Coordinator,
-    core::{BranchKind, Input, Outcome, Phase, Protocol, Refusal, State},
+    core::{BranchKind, Decision, Input, Outcome, Phase, Protocol, Refusal, State},
     error::DistributedError,
     home::Home,
     ids::Gid,
@@ -81,6 +81,12 @@ impl DistributedUnitOfWork {
             machine: None,
             seen: Arc::new(Lock::new(Seen::new(State::new(Protocol::TwoPhase, false, &[])))),
         }
+    }
+
+    /// Takes an id that was used to open its branches.
+    pub(crate) fn with_id(mut self, gid: Gid) -> Self {
+        self.gid = gid;
+        self
     }
 
     /// Chooses the protocol, before it begins.
@@ -345,7 +351,8 @@ fn ended(machine: &Machine) -> Result<CommitReport, DistributedError> {
         }
         Phase::Ended(Outcome::Aborted) => Err(DistributedError::Aborted { gid, reason }),
         Phase::Ended(Outcome::Heuristic(heuristic)) => {
-            Err(DistributedError::HeuristicMixed { gid, heuristic, reason })
+            let decision = machine.core.decision.unwrap_or(Decision::Abort);
+            Err(DistributedError::HeuristicMixed { gid, heuristic, decision, reason })
         }
         _ => Err(DistributedError::InDoubt { gid, reason }),
     }
