@@ -9,6 +9,7 @@
 
 pub mod access;
 mod alarms;
+mod beside;
 pub mod book;
 pub mod breaker;
 mod cleaning;
@@ -78,3 +79,5 @@ pub use crate::store::distributed::{
     log::SqlDecisionLog,
     unit::UnitOfWorkParticipant,
 };
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use crate::{context::Branch, store::distributed::bus::DistributedUnits};

@@ -9,8 +9,12 @@ pub mod any;
 mod book;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod branch;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub mod bus;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod care;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) mod enlisted;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod events;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -23,6 +27,8 @@ pub mod last;
 pub mod log;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod markers;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod opened;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod unit;
 

@@ -274,6 +274,10 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranchEvents<DB> {
     async fn rollback(&self, branch: &BranchId) -> Result<Ack, RmError> {
         self.branch.rollback(branch).await
     }
+
+    async fn leave(&self) {
+        self.branch.leave().await;
+    }
 }
 
 #[async_trait]
