@@ -32,7 +32,9 @@ async fn refuses_some(node: &Node) {
     // A classic queue decides about each message as it comes; a quorum queue shuts its door for a while.
     let settings = Settings { quorum: false, ..Settings::new(node.server.url.as_str()) };
     let broker = RabbitMq::new(settings).unwrap();
-    let inbox = Inbox::new(names::unique("full"));
+    let mut inbox = Inbox::new(names::unique("full"));
+    // What is handed out makes room: one message, so that the queue is full nearly all the time.
+    inbox.prefetch = 1;
     broker.declare(&inbox).await.unwrap();
     node.limit("full", r#"{"max-length":3,"overflow":"reject-publish"}"#).await;
     let relay = Relay::builder(source::open::source("load", &rig.outbox.pool))
