@@ -12,6 +12,7 @@
 //! * [`rig`]: all of these around the relay's binary
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
 //! * [`transfer`]: money that moves between three databases in one distributed transaction
+//! * [`spread`]: the command of a bus over two databases
 //! * [`walk`]: money that moves to and fro between two databases whose servers are killed
 //! * [`eventually()`]: waiting for a condition, with a bound
 //!
@@ -29,6 +30,7 @@ pub mod process;
 pub mod proxy;
 pub mod rig;
 pub mod servers;
+pub mod spread;
 pub mod sql;
 pub mod tape;
 pub mod transfer;
@@ -44,3 +46,8 @@ pub use proxy::{Proxy, Wire};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// The code blocks of the page about distributed transactions, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/distributed-transactions.md")]
+pub struct DistributedTransactions;

@@ -103,9 +103,12 @@ impl Alarms {
         let mut changed = Vec::new();
         for alarm in now {
             let key = (alarm.figure, alarm.resource.clone());
-            if alarm.over && told.remove(&key).is_some() {
-                changed.push(alarm);
-            } else if !alarm.over && told.insert(key, alarm.clone()).is_none() {
+            let turned = if alarm.over {
+                told.remove(&key).is_some()
+            } else {
+                told.insert(key, alarm.clone()).is_none()
+            };
+            if turned {
                 changed.push(alarm);
             }
         }

@@ -3,7 +3,7 @@
 use super::{
     access::AccessDenied,
     breaker::CircuitBreakerOpen,
-    core::{Heuristic, Refusal},
+    core::{Decision, Heuristic, Refusal},
     ids::{Gid, ResourceId},
     log::LogError,
     participant::RmError,
@@ -109,6 +109,8 @@ pub enum DistributedError {
         gid: Gid,
         /// What happened.
         heuristic: Heuristic,
+        /// What was decided, and what the home unit of work has followed.
+        decision: Decision,
         /// Which branch.
         reason: String,
     },

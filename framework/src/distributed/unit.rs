@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex as Lock, PoisonError},
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -11,7 +12,7 @@ use tokio::sync::Mutex;
 use super::{
     access::Action,
     coordinator::Coordinator,
-    core::{BranchKind, Input, Outcome, Phase, Protocol, Refusal, State},
+    core::{BranchKind, Decision, Input, Outcome, Phase, Protocol, Refusal, State},
     error::DistributedError,
     home::Home,
     ids::Gid,
@@ -26,6 +27,8 @@ use crate::{error::panic_text, limits};
 
 mod enlist;
 mod keep;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod once;
 mod scope;
 
 /// The place of a participant in its transaction.
@@ -49,6 +52,7 @@ pub struct DistributedUnitOfWork {
     gid: Gid,
     protocol: Protocol,
     label: Label,
+    deadline: Option<Duration>,
     home: Option<Arc<dyn Home>>,
     parts: Vec<Part>,
     /// Who takes part, for the status.
@@ -69,6 +73,7 @@ impl DistributedUnitOfWork {
             gid: Gid::fresh(),
             protocol: Protocol::TwoPhase,
             label: Label::default(),
+            deadline: None,
             home: None,
             parts: Vec::new(),
             records: Vec::new(),
@@ -78,10 +83,24 @@ impl DistributedUnitOfWork {
         }
     }
 
+    /// Takes an id that was used to open its branches.
+    pub(crate) fn with_id(mut self, gid: Gid) -> Self {
+        self.gid = gid;
+        self
+    }
+
     /// Chooses the protocol, before it begins.
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
+        self
+    }
+
+    /// How long it may be undecided before recovery aborts it, before it begins. Default:
+    /// [`Settings::deadline`](super::Settings::deadline).
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -144,6 +163,7 @@ impl DistributedUnitOfWork {
             shared: Arc::clone(&self.coordinator.0),
             gid: self.gid,
             label: self.label.clone(),
+            deadline: self.deadline.unwrap_or(self.coordinator.0.settings.deadline),
             core,
             said: vec![None; parts.len()],
             parts,
@@ -151,6 +171,7 @@ impl DistributedUnitOfWork {
             cause: None,
             attempts: None,
             stale: false,
+            needs_help: false,
             seen: Arc::clone(&self.seen),
         };
         self.machine = Some(Arc::new(Mutex::new(machine)));
@@ -330,7 +351,8 @@ fn ended(machine: &Machine) -> Result<CommitReport, DistributedError> {
         }
         Phase::Ended(Outcome::Aborted) => Err(DistributedError::Aborted { gid, reason }),
         Phase::Ended(Outcome::Heuristic(heuristic)) => {
-            Err(DistributedError::HeuristicMixed { gid, heuristic, reason })
+            let decision = machine.core.decision.unwrap_or(Decision::Abort);
+            Err(DistributedError::HeuristicMixed { gid, heuristic, decision, reason })
         }
         _ => Err(DistributedError::InDoubt { gid, reason }),
     }

@@ -4,13 +4,23 @@
 //! `store/<database>/branch.rs` ([`branch::TwoPhase`]).
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod any;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod book;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod branch;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub mod bus;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod care;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) mod enlisted;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod events;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod examine;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod guard;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -19,6 +29,8 @@ pub mod last;
 pub mod log;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod markers;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod opened;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod unit;
 

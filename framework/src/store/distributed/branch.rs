@@ -1,7 +1,6 @@
 //! Branches in databases that can be prepared.
 
 use std::{
-    ops::{Deref, DerefMut},
     sync::{Arc, Mutex as Lock, PoisonError},
     time::Instant,
 };
@@ -10,6 +9,7 @@ use async_trait::async_trait;
 use sqlx::Pool;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+pub use super::guard::BranchGuard;
 use super::markers;
 use crate::{
     distributed::{
@@ -53,7 +53,12 @@ pub trait TwoPhase: Backend {
         coordinator: CoordinatorId,
     ) -> impl Future<Output = Result<Vec<BranchId>, sqlx::Error>> + Send;
 
-    /// Why it cannot be prepared at all, with the remedy, or what it is.
+    /// Why it can never be prepared as it is set up, with the remedy. Asked once in a process, before the first branch is opened.
+    fn unfit(
+        connection: &mut UnitConnection<Self>,
+    ) -> impl Future<Output = Result<Option<String>, sqlx::Error>> + Send;
+
+    /// Why it cannot be prepared now, with the remedy, or what it is.
     fn examine(
         connection: &mut UnitConnection<Self>,
     ) -> impl Future<Output = Result<Result<String, String>, sqlx::Error>> + Send;
@@ -72,6 +77,8 @@ pub trait TwoPhase: Backend {
 pub struct SqlResource<DB: TwoPhase> {
     id: ResourceId,
     pool: Pool<DB>,
+    /// Set once it is known that it can be prepared.
+    fit: tokio::sync::OnceCell<()>,
 }
 
 impl<DB: TwoPhase> SqlResource<DB> {
@@ -79,7 +86,7 @@ impl<DB: TwoPhase> SqlResource<DB> {
     /// too: only who prepared a branch may end it.
     #[must_use]
     pub fn new(id: ResourceId, pool: Pool<DB>) -> Arc<Self> {
-        Arc::new(Self { id, pool })
+        Arc::new(Self { id, pool, fit: tokio::sync::OnceCell::new() })
     }
 
     /// The branch of one transaction.
@@ -91,6 +98,18 @@ impl<DB: TwoPhase> SqlResource<DB> {
             stage: Arc::default(),
             outbox: Arc::default(),
         }
+    }
+
+    /// Refuses what would lose or refuse every branch, before any work is done in one.
+    async fn check(&self, connection: &mut UnitConnection<DB>) -> Result<(), RmError> {
+        let look = || async move {
+            match DB::unfit(connection).await {
+                Ok(None) => Ok(()),
+                Ok(Some(reason)) => Err(RmError::Config(reason)),
+                Err(error) => Err(DB::classify(&error)),
+            }
+        };
+        self.fit.get_or_try_init(look).await.copied()
     }
 
     async fn end(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
@@ -186,9 +205,6 @@ impl<DB: TwoPhase> Clone for SqlBranch<DB> {
     }
 }
 
-/// The connection of a branch, while it is used. Drop it before the transaction is prepared.
-pub struct BranchGuard<DB: TwoPhase>(OwnedMutexGuard<Option<UnitConnection<DB>>>);
-
 impl<DB: TwoPhase> SqlBranch<DB> {
     /// The connection, once the transaction has begun.
     ///
@@ -202,6 +218,18 @@ impl<DB: TwoPhase> SqlBranch<DB> {
             ));
         }
         Ok(BranchGuard(guard))
+    }
+
+    /// The same without waiting: whoever holds it is in the same handler, and would wait for itself.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn connection_now(&self) -> Result<BranchGuard<DB>> {
+        let guard = Arc::clone(&self.open).try_lock_owned().map_err(|_| {
+            Error::new(format!(
+                "a guard of branch {} is alive already: drop it before taking another",
+                self.resource.id
+            ))
+        })?;
+        if guard.is_none() { Err(Error::new("the branch has ended")) } else { Ok(BranchGuard(guard)) }
     }
 
     /// Rows that enter the outbox of this database with the branch.
@@ -308,6 +336,7 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
 
     async fn begin(&self, branch: &BranchId) -> Result<(), RmError> {
         let mut connection = hold(&self.resource.pool).await?;
+        self.resource.check(&mut connection).await?;
         DB::begin(&mut connection, branch).await.map_err(|error| DB::classify(&error))?;
         *self.open.lock().await = Some(connection);
         Ok(())
@@ -359,21 +388,5 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
         {
             connection.close_hard().await;
         }
-    }
-}
-
-impl<DB: TwoPhase> Deref for BranchGuard<DB> {
-    type Target = UnitConnection<DB>;
-
-    #[allow(clippy::expect_used)] // looked at when the guard was made, and nobody else can take it
-    fn deref(&self) -> &Self::Target {
-        self.0.as_ref().expect("a guard is only made of an open branch")
-    }
-}
-
-impl<DB: TwoPhase> DerefMut for BranchGuard<DB> {
-    #[allow(clippy::expect_used)] // see above
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.0.as_mut().expect("a guard is only made of an open branch")
     }
 }
