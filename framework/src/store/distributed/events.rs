@@ -310,7 +310,7 @@ fn is_refusal(error: &EventStoreError) -> bool {
     !matches!(error, Database { .. } | Timeout { .. } | Unknown { .. })
 }
 
-fn classify<DB: Backend>(error: &EventStoreError) -> RmError {
+pub(super) fn classify<DB: Backend>(error: &EventStoreError) -> RmError {
     let text = error.to_string();
     match error {
         EventStoreError::Unknown { .. } => RmError::Unknown(text),
