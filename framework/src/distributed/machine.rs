@@ -343,8 +343,9 @@ impl Machine {
         let branches = branches
             .map(|(at, (branch, said))| (u16::try_from(at).unwrap_or(u16::MAX), branch.state, said.clone()));
         let again_in = again_in(self.attempts.unwrap_or(0));
-        let given_up =
-            self.stale || self.attempts.is_some_and(|times| times >= limits::DISTRIBUTED_ALERT_AFTER);
+        let given_up = self.stale
+            || self.needs_help
+            || self.attempts.is_some_and(|times| times >= limits::DISTRIBUTED_ALERT_AFTER);
         let needs_help = (recovering && pending && given_up)
             .then(|| self.cause.clone().unwrap_or_else(|| "recovery cannot complete it".to_owned()));
         let closing = Closing { outcome, branches: branches.collect(), pending, again_in, needs_help };

@@ -18,7 +18,7 @@ pub(super) const HELP: &str = "Exit codes:
   4    a database or a broker cannot be reached, or refuses
   5    the schema is missing, changed, or newer than this program
   6    no parked message, or no transaction, is what was asked for
-  7    the transaction is decided otherwise, not prepared, or not over: nothing was changed
+  7    the transaction is decided otherwise, not prepared, not over, or not the databases' alone: nothing was changed
   130  stopped by a second signal, without a drain";
 
 /// Why the program did not do what it was asked.
@@ -53,10 +53,8 @@ pub(super) enum Failure {
     Mixed { transaction: String },
     #[error("source {source_name}: no transaction is called {called:?}")]
     NoTransaction { source_name: String, called: String },
-    #[error(
-        "branch {branch:?} is on resource {resource}, which the configuration does not have: add [resource.{resource}] with its url"
-    )]
-    NoResource { branch: String, resource: String },
+    #[error(transparent)]
+    Participants(OpenError),
     #[error("{0} of the checks above failed")]
     Checks(usize, u8),
     #[error("source {0}: its relay has died; this is a defect, please report it with the log")]
@@ -72,6 +70,7 @@ impl From<OpenError> for Failure {
         match error {
             OpenError::Setup(error) => Self::Setup(error),
             OpenError::Log { source_name, cause } => Self::Transaction { source_name, cause },
+            other => Self::Participants(other),
         }
     }
 }
@@ -96,7 +95,9 @@ impl Failure {
     fn number(&self) -> u8 {
         match self {
             Self::Sources { each, .. } => each.iter().map(Self::number).max().unwrap_or(1),
-            Self::Config(_) | Self::NoResource { .. } => 3,
+            Self::Config(_) => 3,
+            Self::Participants(OpenError::NotOurs { .. }) => 7,
+            Self::Participants(_) => 3,
             Self::Setup(error) => setup(error),
             Self::Connect(error) => connect(error),
             Self::Schema(_) => 5,

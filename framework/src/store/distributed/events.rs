@@ -274,6 +274,10 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranchEvents<DB> {
     async fn rollback(&self, branch: &BranchId) -> Result<Ack, RmError> {
         self.branch.rollback(branch).await
     }
+
+    async fn leave(&self) {
+        self.branch.leave().await;
+    }
 }
 
 #[async_trait]
@@ -300,7 +304,7 @@ fn is_refusal(error: &EventStoreError) -> bool {
     !matches!(error, Database { .. } | Timeout { .. } | Unknown { .. })
 }
 
-fn classify<DB: Backend>(error: &EventStoreError) -> RmError {
+pub(super) fn classify<DB: Backend>(error: &EventStoreError) -> RmError {
     let text = error.to_string();
     match error {
         EventStoreError::Unknown { .. } => RmError::Unknown(text),

@@ -169,4 +169,8 @@ impl<DB: TwoPhase> TransactionParticipant for UnitOfWorkParticipant<DB> {
     async fn rollback(&self, branch: &BranchId) -> std::result::Result<Ack, RmError> {
         self.branch.rollback(branch).await
     }
+
+    async fn leave(&self) {
+        self.branch.leave().await;
+    }
 }
