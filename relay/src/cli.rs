@@ -11,6 +11,7 @@ mod exit;
 mod parked;
 mod run;
 mod schema;
+mod status;
 
 use self::exit::Failure;
 
@@ -28,6 +29,9 @@ enum Command {
     Run(ConfigFile),
     /// Prints the effective configuration, without secrets, and tries every connection.
     Check(ConfigFile),
+    /// How the sources and sinks are: whose they are, what waits, what is parked, what can be reached.
+    #[command(after_help = status::HELP)]
+    Status(status::Status),
     /// The tables in the database.
     Schema {
         #[command(subcommand)]
@@ -63,6 +67,13 @@ enum SchemaCommand {
     },
 }
 
+/// How something is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DialectName {
     Postgres,
@@ -83,6 +94,7 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Schema { command: SchemaCommand::Apply { url, file } } => {
             schema::apply(url, &file.config).await
         }
+        Command::Status(command) => status::status(&command).await,
         Command::Parked(command) => parked::parked(*command).await,
     };
     match result {

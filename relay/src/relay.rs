@@ -5,7 +5,10 @@
 //! bounded: a full window stops publishing, a full buffer stops reading. Nothing is deleted that was not confirmed, and no
 //! database transaction is open while a broker is being waited for.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use barid::{
     doorbell::{Address, Doorbell},
@@ -16,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     failpoint::{self, Point},
-    lane::{Halted, Lanes, RowId, Stats},
+    lane::{Halted, Lanes, Mark, RowId, Stats},
     lease::{
         Candidate, Deadline,
         keeper::{Lease, Lost},
         sign::Sign,
     },
+    metrics::meter::{Meter, Owning},
     sink::{self, OpenSink, Routes, Sink},
     source::{ReadRow, Source, Want},
 };
@@ -61,7 +65,11 @@ pub struct Relay {
     doorbell: Doorbell,
     doorbell_at: Option<Address>,
     stats: watch::Sender<Stats>,
+    meter: Arc<Meter>,
 }
+
+/// How often it is looked how it stands with the brokers while nothing else happens: whoever asks for metrics asks hardly more often.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
 
 /// Why a session ended without an error.
 enum End {
@@ -88,6 +96,12 @@ impl Relay {
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<Stats> {
         self.stats.subscribe()
+    }
+
+    /// What is counted while it works.
+    #[must_use]
+    pub fn meter(&self) -> Arc<Meter> {
+        self.meter.clone()
     }
 
     /// Works until `shutdown` completes; then stops reading, waits a bounded time for the answers of what is in flight, and
@@ -156,6 +170,8 @@ struct Session<'a> {
     unretired_since: Option<Instant>,
     watch: Watch,
     complaints: Complaints,
+    /// As long as the session lives, the meter says that the source is this relay's.
+    _owning: Owning,
 }
 
 impl Session<'_> {
@@ -181,6 +197,7 @@ impl Session<'_> {
             self.retire(false);
             self.look();
             self.ask_for_more();
+            self.relay.meter.look(&self.lanes, self.sinks.iter().map(|sink| sink.publisher.link()));
             self.relay.stats.send_if_modified(|stats| {
                 let changed = *stats != self.lanes.stats();
                 *stats = self.lanes.stats();
@@ -240,6 +257,9 @@ impl Session<'_> {
                     break;
                 }
                 self.lanes.started(token);
+                if let Some(mark) = self.lanes.mark(token) {
+                    self.relay.meter.published(mark);
+                }
                 failpoint::reached(Point::AfterPublishBeforeConfirm);
             }
         }
@@ -254,6 +274,9 @@ impl Session<'_> {
                     self.complaints.retrying(&self.sinks[sink].name, reason, now);
                 }
                 Outcome::Permanent(reason) => self.complaints.parking(&self.sinks[sink].name, reason, now),
+            }
+            if let Some(mark) = self.lanes.mark(token) {
+                self.relay.meter.settled(sink, mark, &outcome, now);
             }
             self.lanes.settle(token, outcome, now);
         }
@@ -276,19 +299,23 @@ impl Session<'_> {
         self.reading.ask(Want { rows_max, bytes_max, known });
     }
 
-    fn take(&mut self, rows: Vec<ReadRow>) {
+    fn take(&mut self, (asked, rows): (Instant, Vec<ReadRow>)) {
+        let meter = &self.relay.meter;
         for row in rows {
             match row {
-                ReadRow::Row(row) => match self.routes.way(&row.destination) {
-                    Ok(way) => {
-                        self.lanes.push(row, way);
+                ReadRow::Row(row, age) => {
+                    match self.routes.labelled(&row.destination, |sink, name| meter.label(sink, name)) {
+                        Ok((way, label)) => {
+                            let since = age.and_then(|age| asked.checked_sub(age));
+                            self.lanes.push_marked(row, way, Mark { since, label });
+                        }
+                        Err(reason) => {
+                            let key = row.aggregateid.as_deref().map(|id| (row.aggregatetype.as_str(), id));
+                            self.complaints.parking("routes", &reason, Instant::now());
+                            self.lanes.push_refused(RowId::of(&row), key, reason);
+                        }
                     }
-                    Err(reason) => {
-                        let key = row.aggregateid.as_deref().map(|id| (row.aggregatetype.as_str(), id));
-                        self.complaints.parking("routes", &reason, Instant::now());
-                        self.lanes.push_refused(RowId::of(&row), key, reason);
-                    }
-                },
+                }
                 ReadRow::Late { id, key, reason } => {
                     let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
                     self.complaints.parking("source", &reason, Instant::now());
@@ -306,7 +333,8 @@ impl Session<'_> {
     }
 
     fn next_wake(&self) -> Instant {
-        let idle = Instant::now() + std::time::Duration::from_secs(3600);
+        // How it stands with the brokers is looked at now and then, also when nothing happens.
+        let idle = Instant::now() + IDLE_LOOK;
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
         let look = self.watch.next().filter(|_| self.deleting.has_room());

@@ -188,7 +188,19 @@ fn strict_name(sink: &str) -> String {
 /// # Errors
 /// When it cannot be opened, or its schema does not fit.
 pub async fn database(name: &str, source: &SourceConfig) -> Result<AnyPool, SetupError> {
-    open(format!("[source.{name}]"), &source_address(name, source)?).await
+    database_with(name, source, CONNECTIONS).await
+}
+
+/// The same with so many connections at most.
+///
+/// # Errors
+/// As [`database`].
+pub async fn database_with(
+    name: &str,
+    source: &SourceConfig,
+    connections_max: u32,
+) -> Result<AnyPool, SetupError> {
+    open(format!("[source.{name}]"), &source_address(name, source)?, connections_max).await
 }
 
 /// The address of a source.
@@ -223,7 +235,7 @@ pub async fn transport(
     match sink.kind {
         SinkKind::Sql => {
             let url = address(&section, sink.url.as_ref(), sink.url_file.as_deref())?;
-            Ok(Arc::new(SqlQueue::new(open(section, &url).await?)))
+            Ok(Arc::new(SqlQueue::new(open(section, &url, CONNECTIONS).await?)))
         }
         SinkKind::Rabbitmq => rabbitmq(section, sink, confirm_timeout),
         SinkKind::Kafka => kafka(section, sink, confirm_timeout, None),
@@ -338,8 +350,8 @@ fn transactional(
     kafka(format!("[sink.{name}]"), sink, config.confirm_timeout(sink), Some(id))
 }
 
-async fn open(section: String, url: &SecretString) -> Result<AnyPool, SetupError> {
-    let connected = AnyPool::connect(url.expose_secret(), CONNECTIONS).await;
+async fn open(section: String, url: &SecretString, connections_max: u32) -> Result<AnyPool, SetupError> {
+    let connected = AnyPool::connect(url.expose_secret(), connections_max).await;
     let pool = connected.map_err(|cause| SetupError::Connect { section: section.clone(), cause })?;
     schema::check(&pool).await.map_err(|cause| SetupError::Schema { section, cause: Box::new(cause) })?;
     Ok(pool)
@@ -354,7 +366,7 @@ fn address(
 }
 
 /// A secret that is written down, or that a file holds.
-fn file_or_value(
+pub(crate) fn file_or_value(
     section: &str,
     key: &'static str,
     value: Option<&SecretString>,

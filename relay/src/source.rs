@@ -9,6 +9,8 @@
 //! Readers may hand out a row again after a reconnect; the lanes know it. They never hand out a row of a key before an
 //! earlier one of that key, as long as the writers of a key serialise before they insert (promise O).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use barid::{Doorbell, transport::OutgoingRow};
 
@@ -36,8 +38,8 @@ pub mod sqlite;
 /// One row as it was read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReadRow {
-    /// It can be routed.
-    Row(OutgoingRow),
+    /// It can be routed. How old it was when the read was answered, by the database's clock, where that is known.
+    Row(OutgoingRow, Option<Duration>),
     /// Its columns make no message: it is parked with the reason.
     Malformed {
         /// Which row.
@@ -201,7 +203,7 @@ const BEFORE_ALL: RowId = RowId { seq: i64::MIN, id: uuid::Uuid::nil() };
 
 /// Milliseconds as the databases count them.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-fn whole_millis(duration: std::time::Duration) -> i64 {
+fn whole_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -333,7 +335,7 @@ impl At<'_> {
 
     async fn within<T>(
         self,
-        after: std::time::Duration,
+        after: Duration,
         doing: &'static str,
         call: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, SourceError> {

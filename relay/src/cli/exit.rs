@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use barid::store::{pool::ConnectError, schema::SchemaError};
 
-use crate::{config::ConfigError, relay::RelayError, setup::SetupError, source::SourceError};
+use crate::{
+    admin::AdminError, config::ConfigError, relay::RelayError, setup::SetupError, source::SourceError,
+};
 
 /// Shown below `--help`; the codes are those of [`Failure::code`].
 pub(super) const HELP: &str = "Exit codes:
@@ -32,6 +34,8 @@ pub(super) enum Failure {
     Schema(#[from] SchemaError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     #[error("{0}")]
     Usage(String),
     #[error("source {source_name}: no such message is parked: {selection}")]
@@ -74,6 +78,8 @@ impl Failure {
             Self::Relay(RelayError::Sink { .. }) => 4,
             Self::Usage(_) => 2,
             Self::Source(_) => 4,
+            Self::Admin(AdminError::Bind { .. }) => 1,
+            Self::Admin(_) => 3,
             Self::NothingParked { .. } => 6,
             Self::Relay(_) | Self::Died(_) | Self::Signals(_) => 1,
         }

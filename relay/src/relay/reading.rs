@@ -1,6 +1,6 @@
 //! The task that reads: one request at a time, polling until there is something.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use barid::Doorbell;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
@@ -13,7 +13,8 @@ use crate::{
     waking::Pace,
 };
 
-type Page = Result<Vec<ReadRow>, SourceError>;
+/// Rows, and when they were asked for.
+type Page = Result<(Instant, Vec<ReadRow>), SourceError>;
 
 /// The session's end of it.
 pub(super) struct Reading {
@@ -54,8 +55,8 @@ impl Reading {
         self.asked = self.wants.try_send(want).is_ok();
     }
 
-    /// The rows that were asked for. When the task has ended, its last page says why. Cancel safe.
-    pub(super) async fn rows(&mut self) -> Result<Vec<ReadRow>, RelayError> {
+    /// The rows that were asked for, and when. When the task has ended, its last page says why. Cancel safe.
+    pub(super) async fn rows(&mut self) -> Result<(Instant, Vec<ReadRow>), RelayError> {
         let page = self.pages.recv().await;
         self.asked = false;
         let died = || RelayError::TaskDied { source_name: self.source_name.clone(), task: "reading" };
@@ -111,11 +112,12 @@ impl Task {
     /// Reads until there is something.
     async fn page(&mut self, reader: &mut Box<dyn Reader>, want: &Want) -> Page {
         loop {
+            let asked = Instant::now();
             match reader.read(want).await {
                 Ok(rows) if rows.is_empty() => self.pace.rest(&self.doorbell).await,
                 Ok(rows) => {
                     self.pace.found();
-                    return Ok(rows);
+                    return Ok((asked, rows));
                 }
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {

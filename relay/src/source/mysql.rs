@@ -16,6 +16,7 @@ mod lease;
 pub(super) mod parked;
 mod reader;
 mod session;
+pub(super) mod survey;
 mod writer;
 
 /// The outbox of a MariaDB or MySQL database.

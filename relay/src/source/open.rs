@@ -5,7 +5,7 @@ use std::sync::Arc;
 use barid::store::AnyPool;
 
 use super::{Source, SourceError, identifier::Identifier};
-use crate::parked::ParkedStore;
+use crate::{parked::ParkedStore, survey::Survey};
 
 /// How to read, beyond the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,24 @@ pub fn parked(name: &str, pool: &AnyPool) -> Box<dyn ParkedStore> {
         AnyPool::MySql(pool) => Box::new(super::mysql::parked::MySqlParked { source, pool: pool.clone() }),
         #[cfg(feature = "sqlite")]
         AnyPool::Sqlite(pool) => Box::new(super::sqlite::parked::SqliteParked { source, pool: pool.clone() }),
+        // As above.
+        #[allow(unreachable_patterns)]
+        _ => unreachable!("the features of the relay's sources are those of the framework's stores"),
+    }
+}
+
+/// What this database says about the source `name`; with the options that it is read with.
+///
+/// # Errors
+/// When the database fails, or does not answer in time.
+pub async fn survey(name: &str, pool: &AnyPool, options: &Options) -> Result<Survey, SourceError> {
+    match pool {
+        #[cfg(feature = "postgres")]
+        AnyPool::Postgres(pool) => super::postgres::survey::survey(name, pool, options.table.as_ref()).await,
+        #[cfg(feature = "mysql")]
+        AnyPool::MySql(pool) => super::mysql::survey::survey(name, pool).await,
+        #[cfg(feature = "sqlite")]
+        AnyPool::Sqlite(pool) => super::sqlite::survey::survey(name, pool).await,
         // As above.
         #[allow(unreachable_patterns)]
         _ => unreachable!("the features of the relay's sources are those of the framework's stores"),

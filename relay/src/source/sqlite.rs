@@ -14,6 +14,7 @@ use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 mod lease;
 pub(super) mod parked;
 mod reader;
+pub(super) mod survey;
 mod writer;
 
 /// The outbox of a SQLite file.

@@ -4,7 +4,7 @@
 use barid_relay::source::HELD_KEYS_MAX;
 use barid_tests::{Process, servers};
 
-use super::place::{Hand, KINDS, Kind, PATIENCE, Place};
+use barid_tests::place::{Hand, KINDS, Kind, PATIENCE, Place};
 
 const COLUMNS: &str =
     "source, id, seq, destination, aggregatetype, aggregateid, type, payload, created_at, state, last_error";

@@ -34,7 +34,7 @@ async fn read(reader: &mut dyn Reader, known: &[i64]) -> Vec<i64> {
     let rows = reader.read(&Want { rows_max: 1_000, bytes_max: 1 << 20, known }).await.unwrap();
     rows.iter()
         .map(|row| match row {
-            ReadRow::Row(row) => row.seq,
+            ReadRow::Row(row, _) => row.seq,
             ReadRow::Malformed { id, reason, .. } | ReadRow::Late { id, reason, .. } => {
                 panic!("{id:?}: {reason}")
             }
