@@ -8,36 +8,59 @@
 //! looks at two databases at once can see half of a transaction that has committed.
 
 pub mod access;
+mod alarms;
+pub mod book;
 pub mod breaker;
+mod cleaning;
 mod closure;
 mod coordinator;
 pub mod core;
 mod crash;
 mod error;
+mod health;
 pub mod home;
 pub mod idempotent;
 mod ids;
+mod label;
 pub mod log;
 mod machine;
+mod manual;
+pub mod measures;
 pub mod monitor;
+mod named;
+mod operation;
 mod participant;
 mod recovery;
 pub mod retrying;
 mod status;
 mod unit;
+mod watch;
 
 pub use access::{Access, AccessDenied, AccessPolicy, Action, AllowAll, Principal};
+pub use alarms::{Alarm, Figure, ThresholdHook, Thresholds};
+pub use book::{
+    AuditEntry, BranchEntry, EventEntry, LogBook, LogFigures, TransactionDetail, TransactionEntry,
+    TransactionFilter, Which,
+};
 pub use breaker::{CircuitBreakerOpen, StartBreaker, Started};
+pub use cleaning::Cleaned;
 pub use closure::FnParticipant;
 pub use coordinator::{AlertHook, Coordinator, PhaseTimeouts, Settings};
 pub use error::DistributedError;
+pub use health::CoordinatorHealth;
 pub use idempotent::{IdempotentProcessor, ProcessError, ProcessKey, Processed};
 pub use ids::{BadResourceId, BranchId, CoordinatorId, Gid, ResourceId};
-pub use log::DecisionLog;
+pub use label::{Label, TransactionName};
+pub use log::{DecisionLog, LogCare};
+pub use manual::{Forget, Resolved};
 pub use monitor::{
     MonitoredEvent, MonitoredStatus, TransactionCounts, TransactionMonitor, TransactionRecord,
 };
-pub use participant::{Ack, Decision, Health, Heuristic, Resource, RmError, TransactionParticipant, Vote};
+pub use named::NamedTransactions;
+pub use operation::ExternalStage;
+pub use participant::{
+    Ack, Decision, Health, Heuristic, Pressure, Resource, RmError, TransactionParticipant, Vote,
+};
 pub use recovery::Recovered;
 pub use retrying::TransactionRetry;
 pub use status::{ParticipantStatus, TransactionStatus, TwoPhaseStatus};

@@ -291,3 +291,33 @@ pub const DISTRIBUTED_ALERT_AFTER: u32 = 5;
 
 /// Transactions that were dropped undecided and are being rolled back in the background. What is beyond is left to recovery.
 pub const DISTRIBUTED_DROPPED_MAX: usize = 1_000;
+
+/// Transactions, events and audit entries of the decision log that one call returns.
+pub const DISTRIBUTED_LIST_MAX: u32 = 1_000;
+
+/// Undecided for longer than this, a distributed transaction is stale: it is rolled back and marked as cleaned up.
+pub const DISTRIBUTED_STALE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Not over everywhere after this, a distributed transaction is incomplete: somebody is told, and it is tried at once.
+pub const DISTRIBUTED_INCOMPLETE_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// The pause between two clean-ups of stale and incomplete transactions, and of what is over for long.
+pub const DISTRIBUTED_CLEAN_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// How long a name stays taken after its transaction has ended.
+pub const DISTRIBUTED_NAME_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long it is kept who did what with transactions.
+pub const DISTRIBUTED_AUDIT_KEPT_FOR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The text that a human gives as a reason, in bytes.
+pub const REASON_BYTES_MAX: usize = 1_000;
+
+/// How long one external stage of a distributed operation, or one try of its compensation, may take.
+pub const DISTRIBUTED_STAGE_WAIT: Duration = Duration::from_secs(30);
+
+/// Branches that were prepared for longer than this before the decision are logged.
+pub const DISTRIBUTED_SLOW_AFTER: Duration = Duration::from_secs(5);
+
+/// The pause between two looks at how many transactions are open, in doubt, and prepared for how long.
+pub const DISTRIBUTED_LOOK_EVERY: Duration = Duration::from_secs(30);

@@ -108,6 +108,9 @@ pub struct RelayConfig {
     pub buffer_rows_max: usize,
     /// Bytes of their payloads. Default: 64 MiB.
     pub buffer_bytes_max: usize,
+    /// Rows of one key between reading and deleting, while the key waits or is strict; its later rows stay in the outbox until it
+    /// flows. At most a quarter of the buffer. Default: 500.
+    pub key_rows_max: usize,
     /// Rows that one DELETE takes. Default: 1,000.
     pub delete_rows_max: usize,
     /// How long a confirmed row waits for others to be deleted with. Default: 5.
@@ -121,6 +124,9 @@ pub struct RelayConfig {
     /// How long another relay waits for this one when it cannot see whether it lives. Without an answer from the database this
     /// one stops publishing after two thirds of it. Default: 15,000.
     pub lease_ms: u64,
+    /// A transaction of the source's database that has been open for so long is named in the log (PostgreSQL, with the right
+    /// `pg_monitor`): until it ends no deleted row leaves its page. Default: 900,000, a quarter of an hour.
+    pub old_transaction_ms: u64,
     /// What people see as the owner of a source, in logs and in `relay_source`. Default: host, process and some random
     /// characters.
     pub instance: String,
@@ -132,12 +138,14 @@ impl Default for RelayConfig {
         Self {
             buffer_rows_max: settings.buffer_rows_max,
             buffer_bytes_max: settings.buffer_bytes_max,
+            key_rows_max: settings.key_rows_max,
             delete_rows_max: settings.delete_rows_max,
             delete_wait_ms: millis(settings.delete_wait),
             retry_min_ms: millis(settings.retry_min),
             retry_max_ms: millis(settings.retry_max),
             drain_ms: millis(settings.drain),
             lease_ms: millis(settings.lease),
+            old_transaction_ms: millis(settings.old_transaction),
             instance: default_instance().to_owned(),
         }
     }
@@ -161,6 +169,7 @@ impl Config {
             // A buffer that is smaller than a window could never fill it.
             buffer_rows_max: relay.buffer_rows_max.max(window + source.batch_rows),
             buffer_bytes_max: relay.buffer_bytes_max,
+            key_rows_max: relay.key_rows_max,
             batch_rows: source.batch_rows,
             poll_min: Duration::from_millis(source.poll_min_ms),
             idle_poll: Duration::from_millis(source.idle_poll_ms),
@@ -170,6 +179,7 @@ impl Config {
             retry_max: Duration::from_millis(relay.retry_max_ms),
             drain: Duration::from_millis(relay.drain_ms),
             lease: Duration::from_millis(relay.lease_ms),
+            old_transaction: Duration::from_millis(relay.old_transaction_ms),
         }
     }
 

@@ -24,6 +24,8 @@
 //! 16. A row that a read shows after its DELETE or parking was answered is deleted or parked once more: a database that crashed
 //!     may have forgotten it (L).
 //! 17. A key is held from its first poison row on: rows before it, put back into the outbox, go their way (L, R).
+//! 18. Of a key that waits, or is `strict`, no more than its share is kept. Later rows are left out, all of them from the first
+//!     one on, and are to be read again once it has room (L, O).
 
 use std::{
     cmp::Reverse,
@@ -52,6 +54,8 @@ pub mod backoff;
 #[cfg(test)]
 mod broken;
 mod chain;
+mod known;
+mod left_out;
 #[cfg(test)]
 mod model;
 mod settle;
@@ -61,13 +65,15 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use self::terms::{
-    Halted, KeyId, Mark, Order, Park, ParkState, Poison, Pushed, RowId, Stats, Way, Window,
-};
 use self::{
     backoff::Backoff,
     chain::Chain,
+    left_out::LeftOuts,
     slots::{Ix, Phase, Slots},
+};
+pub use self::{
+    left_out::{Again, LeftOut, Share},
+    terms::{Halted, KeyId, Mark, Order, Park, ParkState, Poison, Pushed, RowId, Stats, Way, Window},
 };
 
 /// Something that becomes ready at a time.
@@ -98,6 +104,7 @@ pub struct Lanes {
     /// Keys with a parked row, and the position of the first one.
     held: HashMap<KeyId, i64>,
     held_max: usize,
+    left_out: LeftOuts,
     halted: Option<Halted>,
     known: HashSet<RowId>,
     /// Deleted, or parked like this, while a read was under way that may still have seen them.
@@ -126,6 +133,7 @@ impl Lanes {
             hasher: RandomState::new(),
             held: HashMap::new(),
             held_max: usize::MAX,
+            left_out: LeftOuts::default(),
             halted: None,
             known: HashSet::new(),
             retired: HashMap::new(),
@@ -284,43 +292,6 @@ impl Lanes {
         self.parks.len()
     }
 
-    /// A read is asked for: rows deleted from now on may still be among its results.
-    pub fn read_started(&mut self) {
-        self.reading = true;
-    }
-
-    /// The results of the read are pushed: nothing older can come any more.
-    pub fn read_finished(&mut self) {
-        self.reading = false;
-        for (id, _) in self.retired.drain() {
-            self.known.remove(&id);
-        }
-    }
-
-    /// These rows left the outbox: their DELETE or their parking was answered.
-    pub fn gone(&mut self, rows: impl IntoIterator<Item = RowId>) {
-        for id in rows {
-            let park = self.parking.remove(&id);
-            if self.reading && !broken!(self, ForgetsDuringARead) {
-                self.retired.insert(id, park);
-            } else {
-                self.known.remove(&id);
-            }
-        }
-    }
-
-    /// Rows between reading and deleting, those in flight included.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.known.len()
-    }
-
-    /// The same without rows that have left and are remembered, because a read is under way that may have seen them.
-    #[must_use]
-    pub fn buffered(&self) -> usize {
-        self.known.len() - self.retired.len()
-    }
-
     /// Bytes of the payloads that are held.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -357,14 +328,6 @@ impl Lanes {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.stats
-    }
-
-    /// The positions of all known rows, for sources that read the head of the table again and again.
-    #[must_use]
-    pub fn known_seqs(&self) -> Vec<i64> {
-        let mut seqs: Vec<i64> = self.known.iter().map(|id| id.seq).collect();
-        seqs.sort_unstable();
-        seqs
     }
 
     fn key_id(&self, aggregatetype: &str, aggregateid: &str) -> KeyId {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     failpoint::{self, Point},
-    lane::{Halted, Lanes, Mark, RowId, Stats},
+    lane::{Halted, Lanes, Stats},
     lease::{
         Candidate, Deadline,
         keeper::{Lease, Lost},
@@ -27,7 +27,7 @@ use crate::{
     },
     metrics::meter::{Meter, Owning},
     sink::{self, OpenSink, Routes, Sink},
-    source::{ReadRow, Source, Want},
+    source::Source,
 };
 
 mod builder;
@@ -35,6 +35,8 @@ mod complain;
 mod deleting;
 mod draining;
 mod error;
+mod horizon;
+mod intake;
 mod opening;
 mod reading;
 mod retiring;
@@ -50,6 +52,7 @@ pub use self::{
 use self::{
     complain::Complaints,
     deleting::{Deleting, Done},
+    horizon::Horizon,
     reading::Reading,
     watching::Watch,
 };
@@ -169,6 +172,7 @@ struct Session<'a> {
     /// Since when confirmed rows have been waiting for more to be deleted together with.
     unretired_since: Option<Instant>,
     watch: Watch,
+    horizon: Horizon,
     complaints: Complaints,
     /// As long as the session lives, the meter says that the source is this relay's.
     _owning: Owning,
@@ -205,7 +209,10 @@ impl Session<'_> {
             });
             let wake = self.next_wake();
             tokio::select! {
-                rows = self.reading.rows() => self.take(rows?),
+                page = self.reading.rows() => {
+                    let (asked, at, rows) = page?;
+                    self.take(asked, at, rows);
+                }
                 lost = self.lease.lost() => return Err(self.lost(lost)),
                 () = self.deadline.moved() => self.lapsed = false,
                 () = self.lapses.passed(), if !self.lapsed => {
@@ -215,6 +222,7 @@ impl Session<'_> {
                 (sink, outcomes) = sink::settled(&mut self.sinks) => self.settle(sink, outcomes),
                 done = self.deleting.done() => match done? {
                     Done::Gone(rows) => self.lanes.gone(rows),
+                    Done::Oldest(oldest) => self.complain_about(oldest),
                     Done::Looked(seen) => {
                         let parking = self.lanes.parks_waiting() > 0 || !self.deleting.idle();
                         if self.watch.released(seen, parking) {
@@ -282,62 +290,13 @@ impl Session<'_> {
         }
     }
 
-    /// Asks for the next rows when there is room for a batch, one request at a time.
-    fn ask_for_more(&mut self) {
-        let settings = &self.relay.settings;
-        let room = settings.buffer_rows_max.saturating_sub(self.lanes.rows());
-        let bytes_max = settings.buffer_bytes_max.saturating_sub(self.lanes.bytes());
-        let rows_max = room.min(settings.batch_rows);
-        if self.reading.asked()
-            || bytes_max == 0
-            || rows_max < settings.batch_rows.min(settings.buffer_rows_max / 2).max(1)
-        {
-            return;
-        }
-        let known = if self.relay.source.needs_known() { self.lanes.known_seqs() } else { Vec::new() };
-        self.lanes.read_started();
-        self.reading.ask(Want { rows_max, bytes_max, known });
-    }
-
-    fn take(&mut self, (asked, rows): (Instant, Vec<ReadRow>)) {
-        let meter = &self.relay.meter;
-        for row in rows {
-            match row {
-                ReadRow::Row(row, age) => {
-                    match self.routes.labelled(&row.destination, |sink, name| meter.label(sink, name)) {
-                        Ok((way, label)) => {
-                            let since = age.and_then(|age| asked.checked_sub(age));
-                            self.lanes.push_marked(row, way, Mark { since, label });
-                        }
-                        Err(reason) => {
-                            let key = row.aggregateid.as_deref().map(|id| (row.aggregatetype.as_str(), id));
-                            self.complaints.parking("routes", &reason, Instant::now());
-                            self.lanes.push_refused(RowId::of(&row), key, reason);
-                        }
-                    }
-                }
-                ReadRow::Late { id, key, reason } => {
-                    let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
-                    self.complaints.parking("source", &reason, Instant::now());
-                    self.lanes.push_late(id, key, reason);
-                }
-                ReadRow::Malformed { id, key, reason } => {
-                    let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
-                    self.complaints.parking("routes", &reason, Instant::now());
-                    self.lanes.push_refused(id, key, reason);
-                }
-            }
-        }
-        self.lanes.read_finished();
-        failpoint::reached(Point::AfterClaim);
-    }
-
     fn next_wake(&self) -> Instant {
         // How it stands with the brokers is looked at now and then, also when nothing happens.
         let idle = Instant::now() + IDLE_LOOK;
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
-        let look = self.watch.next().filter(|_| self.deleting.has_room());
+        let look = self.watch.next().into_iter().chain([self.horizon.next()]).min();
+        let look = look.filter(|_| self.deleting.has_room());
         [self.lanes.next_wake(), deletes, look].into_iter().flatten().min().unwrap_or(idle)
     }
 }

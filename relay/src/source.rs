@@ -15,10 +15,11 @@ use async_trait::async_trait;
 use barid::{Doorbell, transport::OutgoingRow};
 
 use crate::{
-    lane::{Park, RowId},
+    lane::{LeftOut, Park, RowId},
     lease::{Candidate, Epoch, Holder, Leases},
 };
 
+mod at;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod bound;
 pub mod decode;
@@ -34,6 +35,8 @@ mod parked;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+
+use self::at::At;
 
 /// One row as it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +63,17 @@ pub enum ReadRow {
     },
 }
 
+impl ReadRow {
+    /// What it is known by.
+    #[must_use]
+    pub fn id(&self) -> RowId {
+        match self {
+            Self::Row(row, _) => RowId::of(row),
+            Self::Malformed { id, .. } | Self::Late { id, .. } => *id,
+        }
+    }
+}
+
 /// How much to read.
 #[derive(Clone, Debug)]
 pub struct Want {
@@ -69,6 +83,25 @@ pub struct Want {
     pub bytes_max: usize,
     /// Positions of the rows that the relay still has, in order. Only filled when [`Source::needs_known`].
     pub known: Vec<i64>,
+    /// Rows that the relay has seen and left where they are: they are read by [`Reader::again`] and by nothing else. Filled like
+    /// `known`.
+    pub left_out: Vec<LeftOut>,
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+impl Want {
+    /// As many of these as there is room for.
+    fn take(&self, found: Vec<decode::Columns>) -> Vec<ReadRow> {
+        let (mut rows, mut bytes) = (Vec::with_capacity(found.len()), 0);
+        for columns in found {
+            bytes += columns.payload.as_ref().map_or(0, Vec::len);
+            rows.push(columns.parse());
+            if bytes > self.bytes_max {
+                break;
+            }
+        }
+        rows
+    }
 }
 
 /// A table that the relay empties.
@@ -77,7 +110,7 @@ pub trait Source: Send + Sync + 'static {
     /// The name that the configuration gives it; parked rows carry it.
     fn name(&self) -> &str;
 
-    /// Whether [`Want::known`] must be filled.
+    /// Whether [`Want::known`] and [`Want::left_out`] must be filled.
     fn needs_known(&self) -> bool {
         false
     }
@@ -129,6 +162,13 @@ pub trait Reader: Send {
     /// # Errors
     /// When the connection is lost: the reader is of no more use.
     async fn read(&mut self, want: &Want) -> Result<Vec<ReadRow>, SourceError>;
+
+    /// Rows of one key from a position on, by position, whether or not they were handed out before: everything that is there now,
+    /// as far as `want` allows. None when there are none. What [`Reader::read`] hands out next does not change by it.
+    ///
+    /// # Errors
+    /// As for [`Reader::read`].
+    async fn again(&mut self, key: &LeftOut, want: &Want) -> Result<Vec<ReadRow>, SourceError>;
 }
 
 /// Takes rows out of the outbox.
@@ -167,6 +207,24 @@ pub trait Writer: Send {
     /// # Errors
     /// When the database fails.
     async fn released(&mut self) -> Result<Released, SourceError>;
+
+    /// The oldest transaction that keeps deleted rows of the outbox on their pages, where the database says so and this role may
+    /// see it. By default none is known.
+    ///
+    /// # Errors
+    /// When the database fails.
+    async fn oldest(&mut self) -> Result<Option<OldTransaction>, SourceError> {
+        Ok(None)
+    }
+}
+
+/// A transaction whose snapshot still sees what has been deleted since it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldTransaction {
+    /// Since when it has been open.
+    pub age: std::time::Duration,
+    /// Whose it is, for people.
+    pub who: String,
 }
 
 /// A poison row and the key that it holds.
@@ -316,36 +374,4 @@ fn is_about_the_schema(error: &sqlx::Error) -> bool {
     // PostgreSQL, then MariaDB and MySQL: unknown table, unknown column, no permission.
     matches!(&*code, "42P01" | "42703" | "42501" | "42S02" | "42S22" | "42000")
         || answer.message().starts_with("no such table")
-}
-
-/// Runs statements within the bound of every database call, and says what was being done when one fails.
-#[derive(Clone, Copy)]
-struct At<'a> {
-    name: &'a str,
-}
-
-impl At<'_> {
-    async fn bounded<T>(
-        self,
-        doing: &'static str,
-        call: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, SourceError> {
-        self.within(barid::limits::CALL_TIMEOUT, doing, call).await
-    }
-
-    async fn within<T>(
-        self,
-        after: Duration,
-        doing: &'static str,
-        call: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, SourceError> {
-        let source_name = || self.name.to_owned();
-        match tokio::time::timeout(after, call).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(cause)) => Err(SourceError::Database { source_name: source_name(), doing, cause }),
-            Err(_) => {
-                Err(SourceError::Timeout { source_name: source_name(), doing, after_s: after.as_secs() })
-            }
-        }
-    }
 }

@@ -15,6 +15,7 @@
 //! * [`promtool()`] and [`faketime()`]: programs and libraries that are fetched when they are missing
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
 //! * [`transfer`]: money that moves between three databases in one distributed transaction
+//! * [`walk`]: money that moves to and fro between two databases whose servers are killed
 //! * [`eventually()`]: waiting for a condition, with a bound
 //!
 //! What is wrong with the environment panics here, with a message that says what to do: a test that cannot run fails.
@@ -37,6 +38,7 @@ pub mod sql;
 pub mod tape;
 pub mod transfer;
 pub mod unpacked;
+pub mod walk;
 
 pub use database::TestDatabase;
 pub use eventually::eventually;

@@ -15,6 +15,9 @@ use tokio::sync::watch;
 /// How many of its last lines are kept.
 const LOG_LINES_MAX: usize = 10_000;
 
+/// How long the last lines of a killed child are waited for.
+const OUTPUTS_WAIT: Duration = Duration::from_secs(10);
+
 /// A running child. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
@@ -106,6 +109,9 @@ impl Process {
             self.name,
             self.log().join("\n")
         );
+        // So that the log is complete. A process that it started may still hold the outputs; that one is not waited for.
+        let all = async { while self.lines.changed().await.is_ok() {} };
+        tokio::time::timeout(OUTPUTS_WAIT, all).await.unwrap_or_default();
         self.log()
     }
 

@@ -1,5 +1,6 @@
 //! One statement for three databases: texts that need no parameters, on a pool or on a connection of its own.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -56,6 +57,16 @@ pub async fn ids(pool: &AnyPool, query: &str) -> Result<Vec<Uuid>, Error> {
 /// What the database says.
 pub async fn numbered_ids(pool: &AnyPool, query: &str) -> Result<Vec<(Uuid, i64, i64)>, Error> {
     each!(AnyPool, pool, db => sqlx::query_as(AssertSqlSafe(query)).fetch_all(db).await)
+}
+
+/// The rows of a query for two numbers, by the first, which is in no two rows.
+///
+/// # Errors
+/// What the database says.
+pub async fn pairs(pool: &AnyPool, query: &str) -> Result<BTreeMap<i64, i64>, Error> {
+    let rows: Vec<(i64, i64)> =
+        each!(AnyPool, pool, db => sqlx::query_as(AssertSqlSafe(query)).fetch_all(db).await)?;
+    Ok(rows.into_iter().collect())
 }
 
 /// A SQL queue in its order: position, id and body.

@@ -1,12 +1,14 @@
 //! Refuses to start transactions while too many fail. What was decided is always completed: nothing here is asked then.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
+use super::ids::ResourceId;
 use crate::worker::breaker::{Breaker, Circuit, CircuitBreaker, Gate, Ticket, Verdict};
 
 /// No transaction is started now: too many have failed.
@@ -94,6 +96,46 @@ impl Drop for Started {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.breaker.breaker().ended(ticket, Verdict::Neither, Instant::now());
+        }
+    }
+}
+
+/// The breakers of a coordinator: one for everything, and one for each of its databases.
+pub(super) struct Breakers {
+    all: StartBreaker,
+    each: BTreeMap<ResourceId, StartBreaker>,
+}
+
+/// What a transaction was let through by.
+pub(super) type Tickets = Vec<(Option<ResourceId>, Started)>;
+
+impl Breakers {
+    pub(super) fn new<'a>(
+        settings: CircuitBreaker,
+        resources: impl Iterator<Item = &'a ResourceId>,
+    ) -> Result<Self, String> {
+        let each = resources.map(|id| Ok((id.clone(), StartBreaker::new(settings)?)));
+        Ok(Self { all: StartBreaker::new(settings)?, each: each.collect::<Result<_, String>>()? })
+    }
+
+    /// Asked before a transaction over these databases begins. One that is not let through everywhere says nothing anywhere.
+    pub(super) fn start<'a>(
+        &self,
+        resources: impl Iterator<Item = &'a ResourceId>,
+    ) -> Result<Tickets, CircuitBreakerOpen> {
+        let mut tickets = vec![(None, self.all.start()?)];
+        for id in resources.collect::<BTreeSet<_>>() {
+            if let Some(breaker) = self.each.get(id) {
+                tickets.push((Some(id.clone()), breaker.start()?));
+            }
+        }
+        Ok(tickets)
+    }
+
+    pub(super) fn circuit(&self, resource: Option<&ResourceId>) -> Option<Circuit> {
+        match resource {
+            None => Some(self.all.circuit()),
+            Some(id) => self.each.get(id).map(StartBreaker::circuit),
         }
     }
 }

@@ -28,7 +28,8 @@ pub enum Protocol {
 }
 
 /// What a transaction comes to. Written once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// Every branch commits, however long it takes.
     Commit,
@@ -182,6 +183,12 @@ impl State {
     pub fn pending(&self) -> impl Iterator<Item = usize> {
         let open = |(at, branch): (usize, &Branch)| (!branch.state.is_final()).then_some(at);
         self.branches.iter().enumerate().filter_map(open)
+    }
+
+    /// How it ended, or how it ends when every branch that is left follows the decision.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        outcome::of(self.decision.unwrap_or(Decision::Abort), self)
     }
 
     /// Whether an answer is still waited for.

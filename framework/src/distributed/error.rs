@@ -1,6 +1,8 @@
 //! How a distributed transaction can fail.
 
 use super::{
+    access::AccessDenied,
+    breaker::CircuitBreakerOpen,
     core::{Heuristic, Refusal},
     ids::{Gid, ResourceId},
     log::LogError,
@@ -96,4 +98,118 @@ pub enum DistributedError {
         /// What it said.
         reason: String,
     },
+    /// The policy said no. Nothing was done, and it is written down.
+    #[error("{0}")]
+    Denied(#[from] AccessDenied),
+    /// Too many transactions fail: none is begun now. Those that are decided are completed all the same.
+    #[error("{0}")]
+    Unavailable(#[from] CircuitBreakerOpen),
+    /// No transaction can have this name.
+    #[error(
+        "{0:?} cannot name a transaction: use a letter or digit and then up to 119 letters, digits, '.', '_', ':', '@' or '-'"
+    )]
+    BadName(String),
+    /// A transaction that is not over has the name.
+    #[error(
+        "the name {name:?} is in use by transaction {gid}, which is {status}: commit or roll back that one, or use another name"
+    )]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Who has it.
+        gid: Gid,
+        /// Where that one is.
+        status: String,
+    },
+    /// A transaction had the name until lately, and who still means that one must not reach another.
+    #[error(
+        "the name {name:?} was used by transaction {gid}, which is {status}: what was asked for under it is done or undone; use \
+         another name for something else"
+    )]
+    NameUsed {
+        /// The name.
+        name: String,
+        /// Who had it.
+        gid: Gid,
+        /// How that one ended.
+        status: String,
+    },
+    /// There is no such transaction in the log.
+    #[error(
+        "no transaction is called {0:?}: it never began, it failed before it was written down, or it was forgotten after its time"
+    )]
+    NotFound(String),
+    /// Not every branch is known to be prepared, so nobody can commit it from outside.
+    #[error(
+        "transaction {what} is {status} and not prepared: wait until begin_distributed has returned, or roll it back"
+    )]
+    NotPrepared {
+        /// Which one.
+        what: String,
+        /// Where it is.
+        status: String,
+    },
+    /// The decision to commit stands; nothing of it can be undone here.
+    #[error(
+        "transaction {what} is committed and can no longer be rolled back: undo its effects by a new one"
+    )]
+    AlreadyCommitted {
+        /// Which one.
+        what: String,
+    },
+    /// The decision to roll back stands; nothing of it is left to commit.
+    #[error(
+        "transaction {what} was rolled back ({reason}) and can no longer be committed: begin it again under another name"
+    )]
+    AlreadyRolledBack {
+        /// Which one.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// Named transactions need databases that can prepare.
+    #[error(
+        "{what} cannot be part of a named transaction: {why}; use PostgreSQL, MariaDB or MySQL branches for it, or an ordinary \
+         distributed unit of work"
+    )]
+    Unsupported {
+        /// What kind of participant.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+    /// What is decided by hand says why.
+    #[error("{action} needs a reason of 1 to {max} bytes: it is written down with who did it", max = crate::limits::REASON_BYTES_MAX)]
+    NoReason {
+        /// What was to be done.
+        action: super::access::Action,
+    },
+    /// It is not over, so it is not forgotten.
+    #[error(
+        "transaction {what} is {status} and not over: resolve it first; or give it up by force, when its branches are gone for good"
+    )]
+    StillOpen {
+        /// Which one.
+        what: String,
+        /// Where it is.
+        status: String,
+    },
+    /// The settings of the coordinator cannot be used.
+    #[error("the settings of the coordinator: {0}")]
+    Settings(String),
+}
+
+impl DistributedError {
+    /// Whether nothing of the transaction stays and another try, with a transaction of its own, can go better. Never true for an
+    /// outcome that is not known.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Aborted { .. } | Self::Home(_) | Self::Log(LogError::Refused(_)) | Self::Unavailable(_) => {
+                true
+            }
+            Self::Branch { cause, .. } => matches!(cause, RmError::Retryable(_) | RmError::Unknown(_)),
+            _ => false,
+        }
+    }
 }

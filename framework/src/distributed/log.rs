@@ -5,8 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
+    book::LogBook,
     core::{BranchKind, BranchState, Decision, Heuristic, Outcome, Protocol},
     ids::{CoordinatorId, Gid, ResourceId},
+    label::Label,
 };
 use crate::error::Error;
 
@@ -28,6 +30,10 @@ pub struct BranchRecord {
 pub struct NewTransaction {
     /// Its id.
     pub gid: Gid,
+    /// What people call it.
+    pub label: Label,
+    /// A name is refused that one which was prepared had until so long ago.
+    pub name_kept_for: Duration,
     /// How many rounds it has.
     pub protocol: Protocol,
     /// Whether the home database takes part with work of its own.
@@ -49,6 +55,8 @@ pub struct Known {
     pub home: bool,
     /// How often recovery has taken it.
     pub attempts: u32,
+    /// How long ago it began, by the log's clock.
+    pub age: Duration,
     /// Whether it is over everywhere.
     pub finished: bool,
     /// Who takes part, and how far each is known to be.
@@ -66,7 +74,13 @@ pub struct Closing {
     pub pending: bool,
     /// When recovery takes it again, if something is left.
     pub again_in: Duration,
+    /// Why a human has to look, if something is left that does not get done without one.
+    pub needs_help: Option<String>,
 }
+
+/// The reason that is written when a transaction is aborted because nobody decided it for too long. What has it ends as
+/// `cleaned_up`.
+pub const STALE: &str = "stale_timeout";
 
 /// Why the log could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +94,44 @@ pub enum LogError {
     Unknown(Error),
 }
 
+/// What becomes of transactions that somebody has to look after: named ones that wait, and those that are left lying.
+#[async_trait]
+pub trait LogCare: Send + Sync + 'static {
+    /// Writes down that every branch of a named transaction is prepared, and lets it wait for so long. `read_only` are the places of
+    /// the branches that have changed nothing. False: it was decided meanwhile.
+    ///
+    /// # Errors
+    /// Nobody knows whether it waits.
+    async fn keep_prepared(&self, gid: Gid, wait: Duration, read_only: &[u16]) -> Result<bool, LogError>;
+
+    /// Up to `count` transactions that nobody has decided, begun longer ago than `age` and past their deadline.
+    ///
+    /// # Errors
+    /// When the log does not answer.
+    async fn stale(&self, count: u32, age: Duration) -> Result<Vec<Known>, LogError>;
+
+    /// Up to `count` transactions that are not over everywhere, decided or past their deadline, and begun longer ago than `age`.
+    ///
+    /// # Errors
+    /// When the log does not answer.
+    async fn incomplete(&self, count: u32, age: Duration) -> Result<Vec<Known>, LogError>;
+
+    /// Ends a decided transaction here although branches are left, as a hazard. False: it was over, or is not decided.
+    ///
+    /// # Errors
+    /// When the log does not answer.
+    async fn abandon(&self, gid: Gid, why: &str) -> Result<bool, LogError>;
+
+    /// Removes what was written down about people longer ago than this; how many entries.
+    ///
+    /// # Errors
+    /// When the log does not answer.
+    async fn purge_audit(&self, kept_for: Duration) -> Result<u64, LogError>;
+}
+
 /// Where decisions are kept. All times are by its own clock.
 #[async_trait]
-pub trait DecisionLog: Send + Sync + 'static {
+pub trait DecisionLog: LogBook + LogCare {
     /// Which log this is. Asked once, at the start.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tracing::{Instrument, Span};
 
 use super::{
     coordinator::Shared,
@@ -15,9 +16,11 @@ use super::{
     crash,
     home::Home,
     ids::{BranchId, Gid},
-    log::{BranchRecord, Closing, NewTransaction},
+    label::Label,
+    log::{BranchRecord, Closing, NewTransaction, STALE},
     participant::{Ack, RmError, TransactionParticipant, Vote},
     status::Seen,
+    watch::Watch,
 };
 use crate::{error::panic_text, limits, unit_of_work::CommitError};
 
@@ -31,6 +34,8 @@ pub(super) struct Part {
 pub(super) struct Machine {
     pub(super) shared: Arc<Shared>,
     pub(super) gid: Gid,
+    /// What people call it.
+    pub(super) label: Label,
     pub(super) core: State,
     pub(super) parts: Vec<Part>,
     pub(super) home: Option<Arc<dyn Home>>,
@@ -40,8 +45,12 @@ pub(super) struct Machine {
     pub(super) cause: Option<String>,
     /// How often recovery has taken it; `None` in the coordinator.
     pub(super) attempts: Option<u32>,
+    /// Whether nobody has decided it for too long.
+    pub(super) stale: bool,
     /// For whoever looks at it from the outside.
     pub(super) seen: Arc<Mutex<Seen>>,
+    /// Tells about it.
+    pub(super) watch: Watch,
 }
 
 /// What came back of an effect.
@@ -72,12 +81,13 @@ impl Machine {
                 let (state, effects) = step(self.core.clone(), input);
                 self.core = state;
                 self.seen.lock().unwrap_or_else(PoisonError::into_inner).look(&self.core);
+                self.watch.look(&self.core, input);
                 crash::after(&self.core, input, self.attempts.is_some());
                 for effect in effects {
                     if let Effect::Refuse(refusal) = effect {
                         return Err(refusal);
                     }
-                    running.push(self.carry_out(effect));
+                    running.push(self.carry_out(effect).instrument(self.span(effect)).boxed());
                 }
             }
             let Some(said) = running.next().await else { return Ok(()) };
@@ -98,6 +108,28 @@ impl Machine {
             *said = Some(error.chars().take(limits::ERROR_TEXT_BYTES_MAX / 4).collect());
         }
         self.cause.get_or_insert(named);
+    }
+
+    fn span(&self, effect: Effect) -> Span {
+        let (txn, correlation) = (self.gid, self.label.correlation_id.as_deref());
+        macro_rules! span {
+            ($name:literal, $at:expr) => {{
+                let branch: Option<&str> = $at.map(|at| self.named(at));
+                tracing::debug_span!(target: "transactions", $name, %txn, branch, correlation)
+            }};
+        }
+        match effect {
+            Effect::Record => span!("dtx.begin", None::<usize>),
+            Effect::Prepare(at) | Effect::PreCommit(at) => span!("dtx.prepare", Some(at)),
+            Effect::Decide(_) => span!("dtx.decide", None::<usize>),
+            Effect::Commit(at) | Effect::CommitLast(at) => span!("dtx.commit", Some(at)),
+            Effect::Rollback(at) | Effect::AskLast(at) => span!("dtx.rollback", Some(at)),
+            Effect::Close | Effect::NotePreCommitted | Effect::Refuse(_) => Span::none(),
+        }
+    }
+
+    fn named(&self, at: usize) -> &str {
+        self.parts.get(at).map_or("?", |part| &part.record.name)
     }
 
     fn carry_out(&self, effect: Effect) -> BoxFuture<'static, Said> {
@@ -189,8 +221,12 @@ impl Machine {
     }
 
     fn record(&self) -> BoxFuture<'static, Said> {
+        let mut label = self.label.clone();
+        label.principal.get_or_insert_with(|| self.shared.settings.principal.clone());
         let new = NewTransaction {
             gid: self.gid,
+            label,
+            name_kept_for: self.shared.settings.name_kept_for,
             protocol: self.core.protocol,
             home: self.core.home,
             deadline: self.shared.settings.deadline,
@@ -214,6 +250,7 @@ impl Machine {
         let places = self.core.branches.iter().enumerate().filter(|(_, branch)| read_only(branch));
         let read_only: Vec<u16> = places.filter_map(|(at, _)| u16::try_from(at).ok()).collect();
         let reason = match (&self.cause, self.attempts) {
+            (_, Some(_)) if self.stale => STALE.to_owned(),
             (Some(cause), _) => cause.clone(),
             (None, Some(_)) => "recovery: no decision within the deadline".to_owned(),
             (None, None) => "asked for".to_owned(),
@@ -277,7 +314,11 @@ impl Machine {
         let branches = branches
             .map(|(at, (branch, said))| (u16::try_from(at).unwrap_or(u16::MAX), branch.state, said.clone()));
         let again_in = again_in(self.attempts.unwrap_or(0));
-        let closing = Closing { outcome, branches: branches.collect(), pending, again_in };
+        let given_up =
+            self.stale || self.attempts.is_some_and(|times| times >= limits::DISTRIBUTED_ALERT_AFTER);
+        let needs_help = (recovering && pending && given_up)
+            .then(|| self.cause.clone().unwrap_or_else(|| "recovery cannot complete it".to_owned()));
+        let closing = Closing { outcome, branches: branches.collect(), pending, again_in, needs_help };
         let (log, gid) = (Arc::clone(&self.shared.log), self.gid);
         async move {
             let error = log.close(gid, &closing).await.err().map(|error| error.to_string());

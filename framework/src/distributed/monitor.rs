@@ -11,10 +11,15 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use metrics::{counter, histogram};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::measures;
 use crate::{clock, limits};
+
+/// The longest error that is counted by itself.
+const ERROR_WORD_MAX: usize = 32;
 
 /// Where a transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -116,6 +121,7 @@ impl TransactionMonitor {
     /// A transaction has begun. Beyond [`limits::MONITORED_TRANSACTIONS_MAX`] that run at once, it is counted and not listed.
     pub fn start_transaction(&self, id: &str, kind: &str, metadata: Value) {
         tracing::debug!(target: "transactions", transaction = id, kind, "distributed_txn.started");
+        counter!(measures::STARTED, "type" => kind.to_owned()).increment(1);
         let record = TransactionRecord {
             id: id.to_owned(),
             kind: kind.to_owned(),
@@ -164,6 +170,15 @@ impl TransactionMonitor {
             record
         };
         let (kind, duration) = (&*record.kind, record.duration);
+        let labels = [("type", kind.to_owned()), ("success", error.is_none().to_string())];
+        counter!(measures::COMPLETED, &labels).increment(1);
+        histogram!(measures::DURATION, &labels).record(duration);
+        if let Some(error) = error {
+            // A word can be a label; a text would be a time series of its own.
+            let word = error.len() <= ERROR_WORD_MAX && !error.contains(char::is_whitespace);
+            let error = if word { error } else { "other" };
+            counter!(measures::FAILED, "type" => kind.to_owned(), "error" => error.to_owned()).increment(1);
+        }
         match error {
             None => {
                 tracing::debug!(target: "transactions", transaction = id, kind, ?duration, "distributed_txn.completed");

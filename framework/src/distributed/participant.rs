@@ -60,6 +60,17 @@ pub struct Health {
     pub latency: Duration,
 }
 
+/// How much of what a database has room for is taken by prepared transactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Prepared transactions of the whole server, whoever's they are.
+    pub used: u64,
+    /// How many it has room for, where there is such a bound.
+    pub room: Option<u64>,
+    /// The age of the oldest one of this database, where it can be known.
+    pub oldest: Option<Duration>,
+}
+
 /// One branch of one transaction, in the process that runs it.
 ///
 /// `commit` and `rollback` may be called several times, and `rollback` also for a branch that was never prepared; they must not
@@ -108,6 +119,10 @@ pub trait TransactionParticipant: Send + Sync + 'static {
     /// # Errors
     /// Recovery tries again.
     async fn rollback(&self, branch: &BranchId) -> Result<Ack, RmError>;
+
+    /// Lets go of a prepared branch that others end by its name, such as of the session that has prepared it. Cannot fail: what is
+    /// not let go of now is when the participant is dropped.
+    async fn leave(&self) {}
 }
 
 /// A database that takes part: what recovery needs of it, in a process that knows nothing of the transaction.
@@ -138,4 +153,12 @@ pub trait Resource: Send + Sync + 'static {
 
     /// Whether it can take part.
     async fn health(&self) -> Health;
+
+    /// How many prepared transactions there are. Nothing, where that means nothing.
+    ///
+    /// # Errors
+    /// When the database does not answer: nothing is known then.
+    async fn pressure(&self) -> Result<Pressure, RmError> {
+        Ok(Pressure::default())
+    }
 }

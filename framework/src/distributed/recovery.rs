@@ -6,20 +6,26 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
+    cleaning::Cleaned,
     coordinator::Coordinator,
     core::{BranchKind, Decision, Input, Outcome, Phase, State},
+    error::DistributedError,
     ids::{BranchId, ResourceId},
+    label::Label,
     log::{Known, LogError},
     machine::{Machine, Part},
+    measures,
     participant::{Ack, Resource, RmError, TransactionParticipant, Vote},
     status::Seen,
+    watch::Watch,
 };
 use crate::limits;
 
@@ -41,9 +47,25 @@ pub struct Recovered {
 }
 
 impl Coordinator {
-    /// Recovers until `stop` is cancelled. Run it once in every process; a failing round is logged and the next one tries again.
+    /// Recovers until `stop` is cancelled, cleans up every hour, and looks at the figures. Run it once in every process; a failing
+    /// round is logged and the next one tries again.
     pub async fn recover_until(&self, stop: CancellationToken) {
+        let (mut cleaned, mut looked) = (None, None);
         loop {
+            if is_due(&mut cleaned, self.0.settings.clean_every) {
+                match self.clean_up_once().await {
+                    Ok(done) if done == Cleaned::default() => {}
+                    Ok(done) => tracing::info!(target: "transactions", ?done, "cleaned up"),
+                    Err(error) => {
+                        tracing::warn!(target: "transactions", %error, "the clean-up failed, and is tried again");
+                    }
+                }
+            }
+            if is_due(&mut looked, limits::DISTRIBUTED_LOOK_EVERY)
+                && let Err(error) = self.look_once().await
+            {
+                tracing::warn!(target: "transactions", %error, "the figures of the decision log are not known");
+            }
             match self.recover_once().await {
                 Ok(found) if found == Recovered::default() => {}
                 Ok(found) => tracing::info!(target: "transactions", ?found, "recovery"),
@@ -69,18 +91,35 @@ impl Coordinator {
         let mut found = Recovered::default();
         let due = self.0.log.claim(limits::DISTRIBUTED_RECOVER_COUNT, self.0.settings.lease).await?;
         for known in due {
-            match self.complete(known).await {
-                (Outcome::Heuristic(_), false) => found.heuristic += 1,
-                (Outcome::Committed, false) => found.committed += 1,
-                (Outcome::Aborted, false) => found.aborted += 1,
-                _ => found.left += 1,
+            let (outcome, left) = self.complete(known).await;
+            let action = if outcome == Outcome::Committed { "commit" } else { "rollback" };
+            match (outcome, left) {
+                (Outcome::Heuristic(_), false) => {
+                    found.heuristic += 1;
+                    count(action, "heuristic");
+                }
+                (Outcome::Committed, false) => {
+                    found.committed += 1;
+                    count(action, "done");
+                }
+                (Outcome::Aborted, false) => {
+                    found.aborted += 1;
+                    count(action, "done");
+                }
+                _ => {
+                    found.left += 1;
+                    count(action, "left");
+                }
             }
         }
         for (id, resource) in &self.0.resources {
             let looked = tokio::time::timeout(limits::CALL_TIMEOUT, resource.prepared(self.0.id)).await;
             match looked.unwrap_or_else(|_| Err(RmError::Unknown("no answer in time".to_owned()))) {
                 // A failed look is not an empty one: what is there stays until somebody can look.
-                Err(error) => found.failed_scans.push((id.clone(), error.to_string())),
+                Err(error) => {
+                    count("scan", "failed");
+                    found.failed_scans.push((id.clone(), error.to_string()));
+                }
                 Ok(branches) => {
                     for branch in branches {
                         found.orphans += u32::from(self.adopt(resource, &branch).await?);
@@ -98,24 +137,20 @@ impl Coordinator {
     pub async fn purge_once(&self) -> Result<u32, LogError> {
         let mut purged = 0;
         for known in self.0.log.finished(limits::DISTRIBUTED_RECOVER_COUNT, self.0.settings.kept_for).await? {
-            let mut clean = true;
-            for (ordinal, (record, _)) in (0..).zip(&known.branches) {
-                let branch = BranchId { coordinator: self.0.id, gid: known.gid, ordinal };
-                match self.0.resources.get(&record.resource) {
-                    Some(resource) => clean &= resource.forget(&branch).await.is_ok(),
-                    None => clean = false,
+            match self.remove(&known).await {
+                Ok(()) => purged += 1,
+                Err(DistributedError::Log(error)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(target: "transactions", gid = %known.gid, %error, "what is over is kept")
                 }
-            }
-            if clean {
-                self.0.log.purge(known.gid).await?;
-                purged += 1;
             }
         }
         Ok(purged)
     }
 
     /// Carries out what stands. Returns how it ended, and whether something is left.
-    async fn complete(&self, known: Known) -> (Outcome, bool) {
+    pub(super) async fn complete(&self, known: Known) -> (Outcome, bool) {
+        let stale = known.decision.is_none() && known.age >= self.0.settings.stale_after;
         let kinds: Vec<_> = known.branches.iter().map(|(record, state)| (record.kind, *state)).collect();
         let parts = known.branches.into_iter().map(|(record, _)| {
             let resource = self.0.resources.get(&record.resource).cloned();
@@ -125,20 +160,30 @@ impl Coordinator {
             }
         });
         let core = State::recovered(&kinds, known.home, known.decision);
+        let parts: Vec<Part> = parts.collect();
+        let records = parts.iter().map(|part| part.record.clone());
+        let label = Label::default();
         let mut machine = Machine {
+            watch: Watch::new(known.gid, &label, records, self.0.settings.slow_after),
             shared: Arc::clone(&self.0),
             gid: known.gid,
             seen: Arc::new(Mutex::new(Seen::new(core.clone()))),
             core,
             said: vec![None; kinds.len()],
-            parts: parts.collect(),
+            parts,
             home: None,
             cause: None,
             attempts: Some(known.attempts),
+            label,
+            stale,
         };
         // Nothing that recovery asks for is refused.
-        let _ = machine.drive(Input::Recover).await;
+        let span = tracing::debug_span!(target: "transactions", "dtx.recover", txn = %machine.gid);
+        let _ = machine.drive(Input::Recover).instrument(span).await;
         let left = machine.core.pending().next().is_some();
+        if stale && matches!(machine.core.phase, Phase::Ended(Outcome::Aborted)) {
+            self.tell_stages(machine.gid).await;
+        }
         if left && known.attempts == limits::DISTRIBUTED_ALERT_AFTER {
             self.0.alert(known.gid, machine.cause.as_deref().unwrap_or("recovery cannot complete it"));
         }
@@ -172,6 +217,19 @@ impl Coordinator {
         }
         Ok(true)
     }
+}
+
+/// Whether something is to be done again that is done every so often; then it counts as done now.
+fn is_due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let due = last.is_none_or(|last| last.elapsed() >= every);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
+}
+
+fn count(action: &'static str, result: &'static str) {
+    metrics::counter!(measures::RECOVERY_ACTIONS, "action" => action, "result" => result).increment(1);
 }
 
 /// A branch that is known by its name only.

@@ -1,29 +1,28 @@
 //! The unit of work over several databases.
 
-use std::{
-    future::Future,
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex as Lock, PoisonError},
-};
+use std::sync::{Arc, Mutex as Lock, PoisonError};
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::Mutex;
 
 use super::{
+    access::Action,
     coordinator::Coordinator,
     core::{BranchKind, Input, Outcome, Phase, Protocol, Refusal, State},
     error::DistributedError,
     home::Home,
     ids::Gid,
+    label::Label,
     log::BranchRecord,
     machine::{Machine, Part},
     participant::{RmError, TransactionParticipant},
     status::{Seen, TransactionStatus},
+    watch::Watch,
 };
-use crate::{
-    error::{Error, panic_text},
-    limits,
-};
+use crate::{error::panic_text, limits};
+
+mod keep;
+mod scope;
 
 /// The place of a participant in its transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +44,7 @@ pub struct DistributedUnitOfWork {
     coordinator: Coordinator,
     gid: Gid,
     protocol: Protocol,
+    label: Label,
     home: Option<Arc<dyn Home>>,
     parts: Vec<Part>,
     /// Who takes part, for the status.
@@ -62,6 +62,7 @@ impl DistributedUnitOfWork {
             coordinator: coordinator.clone(),
             gid: Gid::fresh(),
             protocol: Protocol::TwoPhase,
+            label: Label::default(),
             home: None,
             parts: Vec::new(),
             records: Vec::new(),
@@ -74,6 +75,13 @@ impl DistributedUnitOfWork {
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
+        self
+    }
+
+    /// What is written down about it, before it begins.
+    #[must_use]
+    pub fn label(mut self, label: Label) -> Self {
+        self.label = label;
         self
     }
 
@@ -130,6 +138,13 @@ impl DistributedUnitOfWork {
         Ok(ParticipantId(self.parts.len() - 1))
     }
 
+    /// Asks the policy, under the transaction's name or id.
+    async fn allowed(&self, action: Action) -> Result<(), DistributedError> {
+        let who = self.label.principal.as_ref().unwrap_or(&self.coordinator.0.settings.principal);
+        let name = self.label.name.as_ref().map_or_else(|| self.gid.to_string(), ToString::to_string);
+        self.coordinator.allowed(who, action, &name, Some(self.gid)).await
+    }
+
     fn refuse_begun(&self) -> Result<(), DistributedError> {
         if self.machine.is_some() { Err(DistributedError::AlreadyBegun) } else { Ok(()) }
     }
@@ -137,21 +152,28 @@ impl DistributedUnitOfWork {
     /// Writes down who takes part and opens every branch.
     ///
     /// # Errors
-    /// When the log, the home or a branch fails; everything is rolled back then.
+    /// When the log, the home or a branch fails, everything is rolled back then; or when the policy or the circuit breaker says no.
     pub async fn begin(&mut self) -> Result<(), DistributedError> {
         self.refuse_begun()?;
+        self.allowed(Action::Begin).await?;
+        let tickets = self.coordinator.0.start(self.parts.iter().map(|part| &part.record.resource))?;
         let parts = std::mem::take(&mut self.parts);
         let kinds: Vec<_> = parts.iter().map(|part| part.record.kind).collect();
         let core = State::new(self.protocol, self.home.is_some(), &kinds);
+        let records = parts.iter().map(|part| part.record.clone());
+        let watch = Watch::new(self.gid, &self.label, records, self.coordinator.0.settings.slow_after);
         let machine = Machine {
+            watch: watch.reporting(&self.coordinator.0.settings.monitor, tickets),
             shared: Arc::clone(&self.coordinator.0),
             gid: self.gid,
+            label: self.label.clone(),
             core,
             said: vec![None; parts.len()],
             parts,
             home: self.home.clone(),
             cause: None,
             attempts: None,
+            stale: false,
             seen: Arc::clone(&self.seen),
         };
         self.machine = Some(Arc::new(Mutex::new(machine)));
@@ -213,7 +235,15 @@ impl DistributedUnitOfWork {
     /// [`DistributedError::Aborted`], [`DistributedError::InDoubt`] and [`DistributedError::HeuristicMixed`], or when it is not its
     /// turn.
     pub async fn commit_all(&self) -> Result<bool, DistributedError> {
-        Ok(self.decide(Input::Commit).await?.pending.is_empty())
+        self.allowed(Action::Commit).await?;
+        let report = self.phase(|machine| {
+            async move {
+                machine.drive(Input::Commit).await?;
+                ended(machine)
+            }
+            .boxed()
+        });
+        Ok(report.await?.pending.is_empty())
     }
 
     /// Decides to roll back, and tells every branch that may be prepared. True when all of them have confirmed it.
@@ -221,6 +251,11 @@ impl DistributedUnitOfWork {
     /// # Errors
     /// When the decision to commit stands, or nobody knows: nothing is undone then.
     pub async fn rollback_all(&self) -> Result<bool, DistributedError> {
+        self.allowed(Action::Rollback).await?;
+        self.undo().await
+    }
+
+    async fn undo(&self) -> Result<bool, DistributedError> {
         self.phase(|machine| {
             async move {
                 machine.drive(Input::Rollback).await?;
@@ -239,6 +274,7 @@ impl DistributedUnitOfWork {
     /// # Errors
     /// As [`Self::commit_all`].
     pub async fn commit(&self) -> Result<CommitReport, DistributedError> {
+        self.allowed(Action::Commit).await?;
         self.phase(|machine| {
             async move {
                 if machine.core.phase == Phase::Active {
@@ -254,46 +290,6 @@ impl DistributedUnitOfWork {
             .boxed()
         })
         .await
-    }
-
-    async fn decide(&self, input: Input) -> Result<CommitReport, DistributedError> {
-        self.phase(move |machine| {
-            async move {
-                machine.drive(input).await?;
-                ended(machine)
-            }
-            .boxed()
-        })
-        .await
-    }
-
-    /// Begins, runs `work`, and commits; rolls back when `work` fails or panics, and returns its error as it is.
-    ///
-    /// # Errors
-    /// What `work` says, or what [`Self::begin`] and [`Self::commit`] say; look for a [`DistributedError`] with
-    /// [`Error::find`].
-    pub async fn run<T, Fut>(mut self, work: impl FnOnce() -> Fut) -> Result<(T, CommitReport), Error>
-    where
-        Fut: Future<Output = Result<T, Error>>,
-    {
-        self.begin().await?;
-        match AssertUnwindSafe(work()).catch_unwind().await {
-            Ok(Ok(value)) => Ok((value, self.commit().await?)),
-            Ok(Err(error)) => {
-                self.rolled_back_for(&error.to_string()).await;
-                Err(error)
-            }
-            Err(panic) => {
-                self.rolled_back_for(panic_text(panic.as_ref())).await;
-                std::panic::resume_unwind(panic)
-            }
-        }
-    }
-
-    async fn rolled_back_for(&self, cause: &str) {
-        if let Err(error) = self.rollback_all().await {
-            tracing::error!(target: "transactions", gid = %self.gid, cause, %error, "rolling back failed, recovery does it");
-        }
     }
 
     /// Where it is.
@@ -330,28 +326,6 @@ impl DistributedUnitOfWork {
     }
 }
 
-/// Undecided, it is rolled back in the background; in a program without a runtime, or with too many of them, by recovery.
-impl Drop for DistributedUnitOfWork {
-    fn drop(&mut self) {
-        let Some(machine) = self.machine.take() else { return };
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let over =
-            matches!(seen.core.phase, Phase::New | Phase::Ended(_) | Phase::Committing | Phase::RollingBack);
-        let tasks = &self.coordinator.0.tasks;
-        if over
-            || tasks.len() >= limits::DISTRIBUTED_DROPPED_MAX
-            || tokio::runtime::Handle::try_current().is_err()
-        {
-            return;
-        }
-        tracing::warn!(target: "transactions", gid = %self.gid, "dropped undecided: rolling back");
-        tasks.spawn(async move {
-            // A phase that is still under way may decide it first; then this is refused, which is right.
-            let _ = machine.lock().await.drive(Input::Rollback).await;
-        });
-    }
-}
-
 /// Opens the home and the branches, in their order.
 async fn open(machine: &mut Machine) -> Result<(), DistributedError> {
     if let Some(home) = machine.home.clone() {
@@ -361,7 +335,10 @@ async fn open(machine: &mut Machine) -> Result<(), DistributedError> {
         let opened =
             tokio::time::timeout(limits::CALL_TIMEOUT, part.participant.begin(&machine.branch(at))).await;
         let opened = opened.unwrap_or_else(|_| Err(RmError::Retryable("no answer in time".to_owned())));
-        opened.map_err(|cause| DistributedError::Branch { name: part.record.name.clone(), cause })?;
+        if let Err(cause) = opened {
+            machine.watch.not_opened(at);
+            return Err(DistributedError::Branch { name: part.record.name.clone(), cause });
+        }
     }
     Ok(())
 }

@@ -38,3 +38,8 @@ pub(crate) fn is_contention(error: &sqlx::Error) -> bool {
     }
     matches!(code.as_ref(), "40001" | "40P01" | "55P03")
 }
+
+/// Whether an error comes from a statement that lost against another one.
+pub(crate) fn lost_a_race(error: &crate::error::Error) -> bool {
+    error.find::<sqlx::Error>().is_some_and(is_contention)
+}

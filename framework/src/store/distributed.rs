@@ -4,7 +4,11 @@
 //! `store/<database>/branch.rs` ([`branch::TwoPhase`]).
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod book;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod branch;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod care;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -31,6 +35,9 @@ pub trait DtxRows: Database {
     /// Appends what makes a read wait for whoever is writing the row.
     const READ_LOCKED: &'static str;
 
+    /// Appends the milliseconds since 1970 of a column that holds a time; NULL stays NULL.
+    fn since_1970(statement: Statement, column: &'static str) -> Statement;
+
     /// Text of a column.
     ///
     /// # Errors
@@ -42,6 +49,12 @@ pub trait DtxRows: Database {
     /// # Errors
     /// When it is none.
     fn int(row: &Self::Row, column: usize) -> Result<i64, sqlx::Error>;
+
+    /// A number of a column, or NULL.
+    ///
+    /// # Errors
+    /// When it is neither.
+    fn maybe_int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error>;
 
     /// An id of a column.
     ///

@@ -68,7 +68,8 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
         }
     }
     let relay = &config.relay;
-    if relay.buffer_rows_max == 0 || relay.buffer_bytes_max == 0 || relay.delete_rows_max == 0 {
+    let bounds = [relay.buffer_rows_max, relay.buffer_bytes_max, relay.key_rows_max, relay.delete_rows_max];
+    if bounds.contains(&0) || relay.old_transaction_ms == 0 {
         say(&["relay"], "bounds in [relay] must be at least 1".to_owned());
     }
     let (shortest, longest) = LEASE_BOUNDS;

@@ -56,12 +56,14 @@ pub(super) const ROUTE: &[Key] =
 pub(super) const RELAY: &[Key] = &[
     ("buffer_rows_max", Kind::Whole),
     ("buffer_bytes_max", Kind::Whole),
+    ("key_rows_max", Kind::Whole),
     ("delete_rows_max", Kind::Whole),
     ("delete_wait_ms", Kind::Whole),
     ("retry_min_ms", Kind::Whole),
     ("retry_max_ms", Kind::Whole),
     ("drain_ms", Kind::Whole),
     ("lease_ms", Kind::Whole),
+    ("old_transaction_ms", Kind::Whole),
     ("instance", Kind::Text),
 ];
 

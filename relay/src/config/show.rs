@@ -37,11 +37,12 @@ impl fmt::Display for Config {
         )?;
         writeln!(
             f,
-            "delete_rows_max = {}\ndelete_wait_ms = {}",
-            relay.delete_rows_max, relay.delete_wait_ms
+            "key_rows_max = {}\ndelete_rows_max = {}\ndelete_wait_ms = {}",
+            relay.key_rows_max, relay.delete_rows_max, relay.delete_wait_ms
         )?;
         writeln!(f, "retry_min_ms = {}\nretry_max_ms = {}", relay.retry_min_ms, relay.retry_max_ms)?;
         writeln!(f, "drain_ms = {}\nlease_ms = {}", relay.drain_ms, relay.lease_ms)?;
+        writeln!(f, "old_transaction_ms = {}", relay.old_transaction_ms)?;
         writeln!(f, "instance = {:?}", relay.instance)?;
         let Some(admin) = &self.admin else { return Ok(()) };
         writeln!(f, "\n[admin]\nlisten = \"{}\"", admin.listen)?;

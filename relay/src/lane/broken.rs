@@ -33,6 +33,9 @@ variants! {
     15 HoldsWithoutEnd: "as many keys are held as there are"
     16 LeavesWhatCameBack: "a row whose DELETE was answered and forgotten stays"
     17 HoldsEarlierRows: "a row that was put back before the poison row of its key is parked again"
+    18 KeepsEverything: "a key that waits fills the memory"
+    18 TakesRowsBehindTheLeftOut: "a row is taken although earlier ones of its key were left out"
+    18 ForgetsWhatWasLeftOut: "what was left out is never read again"
 }
 
 #[test]

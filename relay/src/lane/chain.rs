@@ -8,7 +8,10 @@ use super::slots::{Ix, Slots};
 #[derive(Debug, Default)]
 pub(super) struct Chain {
     pub(super) head: Option<Ix>,
-    tail: Option<Ix>,
+    pub(super) tail: Option<Ix>,
+    /// How many they are, and the bytes of their payloads.
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
     /// The first row that was not yet made ready.
     pub(super) frontier: Option<Ix>,
     pub(super) in_flight: usize,
@@ -24,6 +27,8 @@ impl Chain {
     pub(super) fn append(&mut self, slots: &mut Slots, ix: Ix) {
         slots[ix].previous = self.tail;
         slots[ix].next = None;
+        self.rows += 1;
+        self.bytes += slots[ix].row.payload_len();
         match self.tail {
             Some(tail) => slots[tail].next = Some(ix),
             None => self.head = Some(ix),
@@ -36,6 +41,8 @@ impl Chain {
 
     pub(super) fn unlink(&mut self, slots: &mut Slots, ix: Ix) {
         let (previous, next) = (slots[ix].previous, slots[ix].next);
+        self.rows -= 1;
+        self.bytes -= slots[ix].row.payload_len();
         match previous {
             Some(previous) => slots[previous].next = next,
             None => self.head = next,

@@ -16,6 +16,11 @@ use super::{
     tests::{SINKS, lanes, row},
     *,
 };
+use again::ReadingAgain;
+use ops::{Op, op};
+
+mod again;
+mod ops;
 
 /// Schedules of one test run, over all order modes.
 pub(super) const SCHEDULES: u32 = 10_000;
@@ -28,47 +33,6 @@ const HELD_BEFORE: (u8, i64) = (3, 12);
 /// The shortest pause of [`lanes`].
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
-#[derive(Clone, Debug)]
-enum Op {
-    Push {
-        key: Option<u8>,
-        sink: usize,
-    },
-    /// A read that shows a row of before once more.
-    PushAgain {
-        pick: usize,
-    },
-    Start {
-        sink: usize,
-    },
-    Settle {
-        pick: usize,
-        answer: u8,
-    },
-    /// A second answer to a token that was answered.
-    SettleAgain {
-        pick: usize,
-    },
-    Advance {
-        ms: u64,
-    },
-    Delete,
-    Read,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        8 => (prop::option::weighted(0.9, 0..4u8), 0..SINKS).prop_map(|(key, sink)| Op::Push { key, sink }),
-        1 => any::<usize>().prop_map(|pick| Op::PushAgain { pick }),
-        8 => (0..SINKS).prop_map(|sink| Op::Start { sink }),
-        8 => (any::<usize>(), any::<u8>()).prop_map(|(pick, answer)| Op::Settle { pick, answer }),
-        1 => any::<usize>().prop_map(|pick| Op::SettleAgain { pick }),
-        4 => (0..40u64).prop_map(|ms| Op::Advance { ms }),
-        2 => Just(Op::Delete),
-        1 => Just(Op::Read),
-    ]
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Is {
     Queued,
@@ -77,7 +41,7 @@ enum Is {
 }
 
 /// What the model remembers of a row.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Known {
     key: Option<u8>,
     way: Way,
@@ -98,6 +62,7 @@ struct Model {
     deleted: HashSet<i64>,
     /// The rows that were gone when the read that is under way began.
     reading: Option<HashSet<i64>>,
+    again: Option<ReadingAgain>,
     now: Instant,
     order: Order,
     poison: Poison,
@@ -106,7 +71,7 @@ struct Model {
 
 impl Model {
     fn new(order: Order, poison: Poison, held_before: bool, broken: Option<Broken>) -> Self {
-        let mut lanes = lanes(WINDOW_ROWS).held_max(HELD_MAX);
+        let mut lanes = lanes(WINDOW_ROWS).held_max(HELD_MAX).share(again::SHARE);
         lanes.broken = broken;
         if held_before {
             lanes.hold("order", &HELD_BEFORE.0.to_string(), HELD_BEFORE.1);
@@ -120,6 +85,7 @@ impl Model {
             refused: false,
             deleted: HashSet::new(),
             reading: None,
+            again: None,
             now: Instant::now(),
             order,
             poison,
@@ -177,7 +143,9 @@ impl Model {
             return;
         }
         for (at, row) in self.rows.iter().enumerate() {
-            let waits = row.failed.is_some() || self.earlier(at).any(|(_, other)| other.is != Is::Done);
+            let waits = row.failed.is_some()
+                || self.is_left_out(at)
+                || self.earlier(at).any(|(_, other)| other.is != Is::Done);
             assert!(row.is != Is::Queued || row.way.sink != sink || waits, "row {at} waits for nothing");
         }
     }
@@ -245,29 +213,44 @@ impl Model {
 
     fn push(&mut self, key: Option<u8>, sink: usize) {
         let way = Way { sink, order: self.order, poison: self.poison };
-        let seq = i64::try_from(self.rows.len()).unwrap();
-        let poisoned = self.parked_as(ParkState::Poison).any(|at| self.rows[at].key == key);
-        let held = self.order != Order::None && key.is_some() && poisoned || self.behind_before(key, seq);
         self.rows.push(Known { key, way, is: Is::Queued, failed: None, confirmed: false });
-        let pushed = self.lanes.push(row(seq, key), way);
-        assert_eq!(pushed, if held { Pushed::Behind } else { Pushed::New });
-        self.collect();
+        self.show(self.rows.len() - 1);
     }
 
     /// A read may show again what was still there when it began, and what a crash brought back: then it has to go once more.
     fn push_again(&mut self, pick: usize) {
-        let seq = i64::try_from(pick % self.rows.len()).unwrap();
+        let at = pick % self.rows.len();
+        let seq = i64::try_from(at).unwrap();
         let gone = match &self.reading {
             Some(gone) => gone.contains(&seq),
             None => self.deleted.contains(&seq) || self.parked.contains_key(&seq),
         };
-        if gone {
-            return;
+        if !gone {
+            self.show(at);
         }
-        let Known { key, way, .. } = self.rows[pick % self.rows.len()];
-        assert_eq!(self.lanes.push(row(seq, key), way), Pushed::Known, "row {seq}");
-        self.deleted.remove(&seq);
-        self.parked.remove(&seq);
+    }
+
+    /// A read shows a row.
+    fn show(&mut self, at: usize) {
+        let (seq, Known { key, way, is, .. }) = (i64::try_from(at).unwrap(), self.rows[at]);
+        let known = self.is_known(at);
+        assert!(known || is == Is::Queued, "row {at} was forgotten too early");
+        let before = |poison: usize| self.rows[poison].key == key && poison < at;
+        let poisoned = key.is_some() && self.parked_as(ParkState::Poison).any(before);
+        let held = self.order != Order::None && poisoned || self.behind_before(key, seq);
+        let may_be_left_out = self.may_be_left_out(at);
+        match self.lanes.push(row(seq, key), way) {
+            Pushed::Known => assert!(known, "row {at} is known"),
+            Pushed::Behind => assert!(!known && held, "row {at} waits behind nobody"),
+            Pushed::New => assert!(!known && !held, "row {at} is new"),
+            Pushed::LeftOut => {
+                assert!(!known && !held && may_be_left_out, "row {at} was left out, and there was room");
+            }
+        }
+        if known {
+            self.deleted.remove(&seq);
+            self.parked.remove(&seq);
+        }
         self.collect();
     }
 
@@ -285,6 +268,10 @@ impl Model {
     }
 
     fn run(&mut self, op: &Op) {
+        // There is one read at a time.
+        if matches!(op, Op::Push { .. } | Op::PushAgain { .. } | Op::Read) {
+            self.end_reading_again();
+        }
         match *op {
             Op::Push { key, sink } => self.push(key, sink),
             Op::PushAgain { pick } if !self.rows.is_empty() => self.push_again(pick),
@@ -312,12 +299,15 @@ impl Model {
             }
             Op::Delete => self.delete(),
             Op::Read => self.read(),
+            Op::ReadAgain => self.read_again(),
         }
         assert_eq!(self.lanes.in_flight(), self.in_flight.len());
+        self.shares();
     }
 
     /// Confirms everything that is left; nothing may be stuck and nothing lost.
     fn finish(mut self) {
+        self.end_reading_again();
         if self.reading.is_some() {
             self.read();
         }
@@ -325,6 +315,9 @@ impl Model {
             while (0..SINKS).any(|sink| self.start_one(sink)) {}
             if let Some((at, token)) = self.in_flight.pop() {
                 self.settle(at, token, Outcome::Confirmed);
+            } else if self.lanes.again().is_some() {
+                self.read_again();
+                self.end_reading_again();
             } else if let Some(at) = self.lanes.next_wake() {
                 self.now = self.now.max(at);
                 self.lanes.wake(self.now);
@@ -337,7 +330,7 @@ impl Model {
         }
         assert_eq!(self.deleted.len() + self.parked.len(), self.rows.len(), "every row is deleted or parked");
         assert_eq!((self.lanes.rows(), self.lanes.bytes(), self.lanes.in_flight()), (0, 0, 0));
-        assert!(self.lanes.chains.is_empty());
+        assert!(self.lanes.chains.is_empty() && self.lanes.left_out().next().is_none());
         for behind in self.parked_as(ParkState::Behind) {
             let key = self.rows[behind].key;
             let poison = |at: usize| self.rows[at].key == key && at < behind;

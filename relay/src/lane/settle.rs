@@ -75,6 +75,7 @@ impl Lanes {
         if stopped.is_none() && !broken!(self, GoesOnAfterAFailure) {
             self.take_back(key);
         }
+        self.leave_out_the_last(key);
     }
 
     /// The row can never be delivered.
@@ -232,19 +233,6 @@ impl Lanes {
         }
     }
 
-    /// A row that is known was read again. When it had left, it has to leave once more; nothing else follows from it.
-    pub(super) fn come_back(&mut self, id: RowId) {
-        #[cfg(test)]
-        if self.broken == Some(super::broken::Broken::LeavesWhatCameBack) {
-            return;
-        }
-        match self.retired.remove(&id) {
-            None => {}
-            Some(None) => self.deletes.push_back(id),
-            Some(Some(park)) => self.parks.push_back(park),
-        }
-    }
-
     /// Takes back the ready rows of a key that stopped.
     fn take_back(&mut self, key: KeyId) {
         let chain = &self.chains[&key];
@@ -259,7 +247,7 @@ impl Lanes {
     }
 
     /// Takes a row out of its place and its chain.
-    fn take(&mut self, ix: Ix) -> (RowId, u32) {
+    pub(super) fn take(&mut self, ix: Ix) -> (RowId, u32) {
         if let Some(chain) = self.slots[ix].key.and_then(|key| self.chains.get_mut(&key)) {
             chain.unlink(&mut self.slots, ix);
         }

@@ -13,7 +13,7 @@ impl Lanes {
     /// As [`Lanes::push`], with what [`Lanes::mark`] returns as long as the row is here.
     pub fn push_marked(&mut self, row: OutgoingRow, way: Way, mark: Mark) -> Pushed {
         let id = RowId::of(&row);
-        if !self.known.insert(id) && !broken!(self, TakesAKnownRow) {
+        if self.known.contains(&id) && !broken!(self, TakesAKnownRow) {
             self.come_back(id);
             return Pushed::Known;
         }
@@ -25,14 +25,20 @@ impl Lanes {
             (_, Some(aggregateid)) => Some(self.key_id(&row.aggregatetype, aggregateid)),
         };
         let Some(key) = key else {
+            self.known.insert(id);
             let ix = self.slots.insert(row, way, None, mark);
             self.make_ready(ix);
             return Pushed::New;
         };
         if self.is_held(key, id.seq) {
+            self.known.insert(id);
             self.park_behind(id, 0);
             return Pushed::Behind;
         }
+        if self.leaves_out(key, &row, way) {
+            return Pushed::LeftOut;
+        }
+        self.known.insert(id);
         let ix = self.slots.insert(row, way, Some(key), mark);
         self.chains.entry(key).or_default().append(&mut self.slots, ix);
         self.advance(key);

@@ -99,6 +99,8 @@ pub enum Pushed {
     Known,
     /// Its key is held by a parked row: it will be parked behind it.
     Behind,
+    /// Its key has no room: it stays in the outbox, and [`Lanes::again`](super::Lanes::again) will ask for it.
+    LeftOut,
 }
 
 /// Why a row is parked.
@@ -173,4 +175,6 @@ pub struct Stats {
     pub released: u64,
     /// Rows of a pipelined key that were confirmed before an earlier row of that key.
     pub breaks: u64,
+    /// Times that a row was left in the outbox because its key waits and had no room. It is read again later.
+    pub left_out: u64,
 }

@@ -205,3 +205,86 @@ fn more_held_keys_than_allowed_halt() {
     }
     assert!(lanes.halted().unwrap().reason.contains("3 keys are held"));
 }
+
+const SHARE: Share = Share { rows_max: 2, bytes_max: 1 << 20 };
+
+fn seqs_left_out(lanes: &Lanes) -> Vec<i64> {
+    lanes.left_out().map(|left_out| left_out.from).collect()
+}
+
+#[test]
+fn a_strict_key_takes_its_share_and_is_read_again() {
+    let (mut lanes, now) = (lanes(10).share(SHARE), Instant::now());
+    let pushed: Vec<_> = (1..=5).map(|seq| lanes.push(row(seq, Some(1)), STRICT)).collect();
+    assert_eq!(pushed, [Pushed::New, Pushed::New, Pushed::LeftOut, Pushed::LeftOut, Pushed::LeftOut]);
+    assert_eq!((lanes.rows(), seqs_left_out(&lanes)), (2, vec![3]));
+    assert_eq!(lanes.push(row(6, Some(2)), STRICT), Pushed::New, "other keys have shares of their own");
+    assert!(lanes.again().is_none(), "there is no room yet");
+    let started = start(&mut lanes, 0);
+    assert_eq!(seqs(&started), [1, 6]);
+    lanes.settle(started[0].1, Outcome::Confirmed, now);
+    let again = lanes.again().unwrap();
+    assert_eq!((again.left_out.from, again.left_out.aggregateid.as_str(), again.rows_max), (3, "1", 1));
+    // The outbox shows row 3, and that was all there was room for.
+    lanes.readmit(&again.left_out);
+    assert_eq!(lanes.push(row(3, Some(1)), STRICT), Pushed::New);
+    lanes.leave_out(LeftOut { from: 4, ..again.left_out });
+    assert_eq!(lanes.push(row(7, Some(1)), STRICT), Pushed::LeftOut, "rows before it were left out");
+    let mut sent = Vec::new();
+    for rest in [&[4][..], &[5, 7], &[]] {
+        let started = start(&mut lanes, 0);
+        sent.extend(seqs(&started));
+        started.iter().for_each(|(_, token)| lanes.settle(*token, Outcome::Confirmed, now));
+        while let Some((token, row)) = lanes.ready(0) {
+            sent.push(row.seq);
+            lanes.started(token);
+            lanes.settle(token, Outcome::Confirmed, now);
+        }
+        let again = lanes.again().unwrap();
+        lanes.readmit(&again.left_out);
+        for seq in rest {
+            lanes.push(row(*seq, Some(1)), STRICT);
+        }
+        if let Some(last) = rest.last() {
+            lanes.leave_out(LeftOut { from: last + 1, ..again.left_out });
+        }
+    }
+    assert_eq!((sent, lanes.again()), (vec![2, 3, 4, 5, 7], None));
+}
+
+#[test]
+fn a_pipelined_key_has_no_bound_until_it_stops() {
+    let (mut lanes, now) = (lanes(3).share(SHARE), Instant::now());
+    assert!((1..=6).all(|seq| lanes.push(row(seq, Some(1)), PIPELINED) == Pushed::New));
+    let started = start(&mut lanes, 0);
+    assert_eq!(seqs(&started), [1, 2, 3]);
+    lanes.settle(started[0].1, Outcome::Transient("busy".to_owned()), now);
+    assert_eq!((lanes.rows(), seqs_left_out(&lanes)), (3, vec![4]), "what was sent stays");
+    assert_eq!(lanes.push(row(7, Some(1)), PIPELINED), Pushed::LeftOut);
+    assert_eq!(lanes.stats().left_out, 4);
+}
+
+#[test]
+fn a_share_counts_bytes_and_lets_one_large_row_in() {
+    let mut lanes = lanes(10).share(Share { rows_max: 100, bytes_max: 5 });
+    assert_eq!(lanes.push(row(1, Some(1)), STRICT), Pushed::New);
+    assert_eq!(lanes.push(row(2, Some(1)), STRICT), Pushed::LeftOut);
+    let started = start(&mut lanes, 0);
+    lanes.settle(started[0].1, Outcome::Confirmed, Instant::now());
+    assert_eq!(lanes.again().map(|again| (again.left_out.from, again.bytes_max)), Some((2, 5)));
+}
+
+#[test]
+fn rows_that_are_left_out_behind_a_parked_one_are_parked_once_they_are_read() {
+    let mut lanes = lanes(10).share(SHARE);
+    for seq in 1..=3 {
+        lanes.push(row(seq, Some(1)), STRICT);
+    }
+    let started = start(&mut lanes, 0);
+    lanes.settle(started[0].1, Outcome::Permanent("too large".to_owned()), Instant::now());
+    let again = lanes.again().unwrap();
+    lanes.readmit(&again.left_out);
+    assert_eq!(lanes.push(row(3, Some(1)), STRICT), Pushed::Behind);
+    let parks: Vec<_> = lanes.take_parks(10).into_iter().map(|park| park.row.seq).collect();
+    assert_eq!(parks, [1, 2, 3]);
+}

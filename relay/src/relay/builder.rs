@@ -7,12 +7,15 @@ use tokio::sync::watch;
 
 use super::Relay;
 use crate::{
-    lane::{Order, Poison, Stats, Way, backoff::Backoff},
+    lane::{Order, Poison, Share, Stats, Way, backoff::Backoff},
     lease::{INSTANCE_CHARS_MAX, LEASE_BOUNDS, default_instance},
     metrics::meter::Meter,
     sink::{Pattern, Route, Routes, Sink},
     source::Source,
 };
+
+/// However large the share of a key is: fewer keys than this do not stop the others.
+const KEYS_THAT_FILL_THE_BUFFER: usize = 4;
 
 /// The bounds and times of a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,11 @@ pub struct Settings {
     pub buffer_rows_max: usize,
     /// Bytes of their payloads. One read may go beyond it by one row. Default: 64 MiB.
     pub buffer_bytes_max: usize,
+    /// Rows of one key between reading and deleting, while the key waits or is strict: whoever is refused for an hour must not take
+    /// the room of the others. The later ones stay in the outbox and are read again when the key flows. At most a quarter of
+    /// `buffer_rows_max`, and of their payloads a quarter of `buffer_bytes_max`. Default: 500, far more than a key that flows
+    /// needs.
+    pub key_rows_max: usize,
     /// Rows that one read asks for. Default: 1,000.
     pub batch_rows: usize,
     /// Shortest pause after a read that found nothing; grows to an eighth of the time in which nothing came. Default: 1 ms.
@@ -43,6 +51,9 @@ pub struct Settings {
     /// publishing after two thirds without a renewal. Default: 15 s: short enough for a crash at night, long enough for a
     /// database that stalls for some seconds.
     pub lease: Duration,
+    /// A transaction of the source's database that has been open for so long is named in the log: until it ends no deleted row
+    /// leaves its page. On PostgreSQL; sessions of other roles are seen with the right `pg_monitor`. Default: 15 minutes.
+    pub old_transaction: Duration,
 }
 
 impl Default for Settings {
@@ -50,6 +61,7 @@ impl Default for Settings {
         Self {
             buffer_rows_max: 6_000,
             buffer_bytes_max: 64 * 1024 * 1024,
+            key_rows_max: 500,
             batch_rows: 1_000,
             poll_min: Duration::from_millis(1),
             idle_poll: Duration::from_millis(1_500),
@@ -59,11 +71,18 @@ impl Default for Settings {
             retry_max: Duration::from_secs(5),
             drain: Duration::from_secs(10),
             lease: Duration::from_secs(15),
+            old_transaction: Duration::from_secs(900),
         }
     }
 }
 
 impl Settings {
+    /// What one key that waits may take of the buffer.
+    pub(super) fn share(&self) -> Share {
+        let rows_max = self.key_rows_max.min(self.buffer_rows_max / KEYS_THAT_FILL_THE_BUFFER).max(1);
+        Share { rows_max, bytes_max: (self.buffer_bytes_max / KEYS_THAT_FILL_THE_BUFFER).max(1) }
+    }
+
     /// The pauses between attempts; different in every process, so that two do not try in step.
     pub(super) fn backoff(&self) -> Backoff {
         Backoff::new(self.retry_min, self.retry_max, u64::from(std::process::id()))
@@ -193,8 +212,11 @@ impl RelayBuilder {
             }
         }
         let settings = &self.settings;
-        if settings.buffer_rows_max == 0 || settings.batch_rows == 0 || settings.delete_rows_max == 0 {
-            problems.push("buffer_rows_max, batch_rows and delete_rows_max must be at least 1".to_owned());
+        let rows =
+            [settings.buffer_rows_max, settings.key_rows_max, settings.batch_rows, settings.delete_rows_max];
+        if rows.contains(&0) {
+            let names = "buffer_rows_max, key_rows_max, batch_rows and delete_rows_max";
+            problems.push(format!("{names} must be at least 1"));
         }
         let (shortest, longest) = LEASE_BOUNDS;
         if !(shortest..=longest).contains(&settings.lease) {

@@ -16,6 +16,7 @@ const CAUSES_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
     retrying: Quiet,
+    left_out: Quiet,
     parking: HashMap<String, Quiet>,
 }
 
@@ -41,6 +42,16 @@ impl Complaints {
     pub(super) fn retrying(&mut self, sink: &str, reason: &str, now: Instant) {
         if let Some(left_out) = self.retrying.may_speak(now) {
             tracing::warn!(sink, reason, left_out, "not confirmed; will be sent again");
+        }
+    }
+
+    pub(super) fn left_out(&mut self, source: &str, now: Instant) {
+        if let Some(left_out) = self.left_out.may_speak(now) {
+            tracing::info!(
+                source,
+                left_out,
+                "a key waits and has no more room; its later rows stay in the outbox for now"
+            );
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     failpoint::{self, Point},
     lane::{Park, RowId, backoff::Backoff},
     lease::Epoch,
-    source::{Released, Source, SourceError, Writer},
+    source::{OldTransaction, Released, Source, SourceError, Writer},
 };
 
 /// Batches that are handed to the task and not yet done: one at work, one ready.
@@ -22,6 +22,7 @@ enum Job {
     Delete(Vec<RowId>),
     Park(Vec<Park>),
     Look,
+    Oldest,
 }
 
 /// What was done.
@@ -30,6 +31,8 @@ pub(super) enum Done {
     Gone(Vec<RowId>),
     /// What operators did to the parked rows.
     Looked(Released),
+    /// Who holds back vacuum for longest.
+    Oldest(Option<OldTransaction>),
 }
 
 /// The session's end of it.
@@ -79,6 +82,11 @@ impl Deleting {
     /// Looks what operators did. Only when there is room.
     pub(super) fn look(&mut self) {
         self.hand_over(Job::Look);
+    }
+
+    /// Looks who keeps deleted rows on their pages. Only when there is room.
+    pub(super) fn oldest(&mut self) {
+        self.hand_over(Job::Oldest);
     }
 
     fn hand_over(&mut self, job: Job) {
@@ -162,6 +170,7 @@ impl Task {
                 Ok(Done::Gone(parks.iter().map(|park| park.row).collect()))
             }
             Job::Look => Ok(Done::Looked(writer.released().await?)),
+            Job::Oldest => Ok(Done::Oldest(writer.oldest().await?)),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Getting everything ready for a session, waiting out what may pass.
 
+use std::time::Instant;
+
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Relay, RelayError, Session, complain::Complaints, deleting::Deleting, reading, reading::Reading,
-    watching::Watch,
+    Relay, RelayError, Session, complain::Complaints, deleting::Deleting, horizon::Horizon, reading,
+    reading::Reading, watching::Watch,
 };
 use crate::{
     lane::{Lanes, Window},
@@ -86,8 +88,10 @@ async fn parts(relay: &Relay, lease: &Lease) -> Result<Parts, RelayError> {
         stats.released += rows;
         relay.stats.send_replace(stats);
     }
-    let mut lanes =
-        Lanes::new(&windows, relay.settings.backoff()).held_max(HELD_KEYS_MAX).counting_from(stats);
+    let mut lanes = Lanes::new(&windows, relay.settings.backoff())
+        .held_max(HELD_KEYS_MAX)
+        .share(relay.settings.share())
+        .counting_from(stats);
     hold(&mut lanes, &mut *writer, source.name()).await?;
     let mut sinks: Vec<OpenSink> = Vec::with_capacity(relay.sinks.len());
     for sink in &relay.sinks {
@@ -145,6 +149,7 @@ impl Parts {
             deleting,
             unretired_since: None,
             watch,
+            horizon: Horizon::new(relay.settings.old_transaction, Instant::now()),
             complaints: Complaints::default(),
             _owning: owning,
         }

@@ -1,13 +1,17 @@
-//! The task that reads: one request at a time, polling until there is something.
+//! The task that reads: one request at a time. News are polled for until there are some; a key is read again at once.
 
 use std::{sync::Arc, time::Instant};
 
 use barid::Doorbell;
-use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time::sleep,
+};
 
 use super::{RelayError, Settings};
 use crate::{
-    lane::backoff::Backoff,
+    lane::{LeftOut, backoff::Backoff},
     lease::Epoch,
     source::{ReadRow, Reader, Source, SourceError, Want},
     waking::Pace,
@@ -16,12 +20,24 @@ use crate::{
 /// Rows, and when they were asked for.
 type Page = Result<(Instant, Vec<ReadRow>), SourceError>;
 
+/// What a request is for.
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    /// Rows that were not handed out yet. Answered when there are some, or [`Reading::hurry`] says so.
+    News,
+    /// Rows of this key that were left in the outbox. No rows say that there are no more.
+    Again(LeftOut),
+}
+
 /// The session's end of it.
 pub(super) struct Reading {
     source_name: String,
-    wants: mpsc::Sender<Want>,
+    wants: mpsc::Sender<(Asked, Want)>,
     pages: mpsc::Receiver<Page>,
-    asked: bool,
+    asked: Option<Asked>,
+    /// Whose turn it is not.
+    read_again: bool,
+    hurry: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -39,28 +55,41 @@ impl Reading {
         let source_name = source.name().to_owned();
         let pace = Pace::new(settings.poll_min, settings.idle_poll);
         let backoff = settings.backoff();
-        let task = Task { source, epoch, pace, backoff, doorbell };
+        let hurry = Arc::new(Notify::new());
+        let task = Task { source, epoch, pace, backoff, doorbell, hurry: hurry.clone() };
         let task = tokio::spawn(task.run(reader, wanted, found));
-        Self { source_name, wants, pages, asked: false, task }
+        Self { source_name, wants, pages, asked: None, read_again: false, hurry, task }
     }
 
     /// Whether a request is under way.
     pub(super) fn asked(&self) -> bool {
-        self.asked
+        self.asked.is_some()
+    }
+
+    /// Whether it is the turn of a key that is to be read again.
+    pub(super) fn may_ask_again(&self) -> bool {
+        !self.read_again
     }
 
     /// Asks for rows; only when no request is under way.
-    pub(super) fn ask(&mut self, want: Want) {
+    pub(super) fn ask(&mut self, asked: Asked, want: Want) {
+        self.read_again = matches!(asked, Asked::Again(_));
         // The channel has room for the one request that there is; a task that has ended says so in `rows`.
-        self.asked = self.wants.try_send(want).is_ok();
+        self.asked = self.wants.try_send((asked.clone(), want)).is_ok().then_some(asked);
     }
 
-    /// The rows that were asked for, and when. When the task has ended, its last page says why. Cancel safe.
-    pub(super) async fn rows(&mut self) -> Result<(Instant, Vec<ReadRow>), RelayError> {
+    /// Has a request for news answered even if there are none: something else is to be read.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// What was asked for, and when. When the task has ended, its last page says why. Cancel safe.
+    pub(super) async fn rows(&mut self) -> Result<(Asked, Instant, Vec<ReadRow>), RelayError> {
         let page = self.pages.recv().await;
-        self.asked = false;
+        let asked = self.asked.take().unwrap_or(Asked::News);
         let died = || RelayError::TaskDied { source_name: self.source_name.clone(), task: "reading" };
-        Ok(page.ok_or_else(died)??)
+        let (at, rows) = page.ok_or_else(died)??;
+        Ok((asked, at, rows))
     }
 
     /// Ends the task, and with it the reader's connection.
@@ -91,17 +120,18 @@ struct Task {
     pace: Pace,
     backoff: Backoff,
     doorbell: Doorbell,
+    hurry: Arc<Notify>,
 }
 
 impl Task {
     async fn run(
         mut self,
         mut reader: Box<dyn Reader>,
-        mut wanted: mpsc::Receiver<Want>,
+        mut wanted: mpsc::Receiver<(Asked, Want)>,
         found: mpsc::Sender<Page>,
     ) {
-        while let Some(want) = wanted.recv().await {
-            let page = self.page(&mut reader, &want).await;
+        while let Some((asked, want)) = wanted.recv().await {
+            let page = self.page(&mut reader, &asked, &want).await;
             let ends = page.is_err();
             if found.send(page).await.is_err() || ends {
                 return;
@@ -109,15 +139,22 @@ impl Task {
         }
     }
 
-    /// Reads until there is something.
-    async fn page(&mut self, reader: &mut Box<dyn Reader>, want: &Want) -> Page {
+    /// Reads a key, or until there is something.
+    async fn page(&mut self, reader: &mut Box<dyn Reader>, asked: &Asked, want: &Want) -> Page {
         loop {
-            let asked = Instant::now();
-            match reader.read(want).await {
-                Ok(rows) if rows.is_empty() => self.pace.rest(&self.doorbell).await,
+            let began = Instant::now();
+            let read = match asked {
+                Asked::News => reader.read(want).await,
+                Asked::Again(left_out) => reader.again(left_out, want).await,
+            };
+            match read {
+                Ok(rows) if rows.is_empty() && matches!(asked, Asked::News) => tokio::select! {
+                    () = self.pace.rest(&self.doorbell) => {}
+                    () = self.hurry.notified() => return Ok((began, rows)),
+                },
                 Ok(rows) => {
                     self.pace.found();
-                    return Ok((asked, rows));
+                    return Ok((began, rows));
                 }
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::Session;
-use crate::{lane::ParkState, parked::fingerprint};
+use crate::{lane::ParkState, parked::fingerprint, source::OldTransaction};
 
 impl Session<'_> {
     /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.
@@ -34,10 +34,25 @@ impl Session<'_> {
         }
     }
 
-    /// Looks whether an operator released parked rows, now and then.
+    /// Looks now and then whether an operator released parked rows, and whether somebody holds back vacuum.
     pub(super) fn look(&mut self) {
         if self.deleting.has_room() && self.watch.due(Instant::now()) {
             self.deleting.look();
+        }
+        if self.deleting.has_room() && self.horizon.due(Instant::now()) {
+            self.deleting.oldest();
+        }
+    }
+
+    /// Says who keeps deleted rows on their pages, when that has lasted for too long.
+    pub(super) fn complain_about(&mut self, oldest: Option<OldTransaction>) {
+        if let Some(OldTransaction { age, who }) = self.horizon.seen(oldest, Instant::now()) {
+            tracing::warn!(
+                source = self.relay.source.name(),
+                age_s = age.as_secs(),
+                who,
+                "a transaction has been open for too long: no deleted row leaves the outbox's pages until it ends"
+            );
         }
     }
 }

@@ -22,6 +22,7 @@ use super::*;
 use crate::{lane::Order, source::sqlite::SqliteSource};
 
 mod lease;
+mod left_out;
 mod poison;
 mod released;
 

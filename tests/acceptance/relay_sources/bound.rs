@@ -31,7 +31,10 @@ async fn insert(db: impl Executor<'_, Database = MySql>, seq: Option<i64>) {
 async fn read(reader: &mut dyn Reader, known: &[i64]) -> Vec<i64> {
     let mut known = known.to_vec();
     known.sort_unstable();
-    let rows = reader.read(&Want { rows_max: 1_000, bytes_max: 1 << 20, known }).await.unwrap();
+    let rows = reader
+        .read(&Want { rows_max: 1_000, bytes_max: 1 << 20, known, left_out: Vec::new() })
+        .await
+        .unwrap();
     rows.iter()
         .map(|row| match row {
             ReadRow::Row(row, _) => row.seq,

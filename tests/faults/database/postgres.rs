@@ -174,13 +174,21 @@ async fn f19_nothing_idles_in_a_transaction() {
 /// The rows that are read and deleted stay on their pages for as long as an old snapshot could see them.
 #[tokio::test]
 async fn f20_a_long_transaction_elsewhere() {
-    let rig = Rig::of(Database::Postgres).await;
+    let mut rig = Rig::of(Database::Postgres).await;
+    rig.relay_lines = "old_transaction_ms = 2000".to_owned();
     let mut old = Session::connect(&rig.outbox.url).await.unwrap();
+    old.execute("SET application_name = 'who forgot a commit'").await.unwrap();
+    let pid = old.number("SELECT pg_backend_pid()::bigint").await.unwrap();
     old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
     assert_eq!(old.number("SELECT count(*) FROM outbox").await.unwrap(), 0);
     let load = rig.load().start().await;
-    let relay = rig.relay_at_work().await;
+    let mut relay = rig.relay_at_work().await;
     load.more(if servers::long() { 50_000 } else { 1_500 }).await;
+    let alert = relay.line_with("has been open for too long", PATIENCE).await;
+    assert!(
+        alert.contains(&format!("session {pid} of ")) && alert.contains("who forgot a commit"),
+        "{alert}"
+    );
     let journal_so_far = load.committed();
     eventually(PATIENCE, "the relay keeps up", || async { rig.outbox.left().await < 50 }).await;
     let age =

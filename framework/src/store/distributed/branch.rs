@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{
     distributed::{
-        Ack, BranchId, CoordinatorId, Decision, Health, Heuristic, Resource, ResourceId, RmError,
+        Ack, BranchId, CoordinatorId, Decision, Health, Heuristic, Pressure, Resource, ResourceId, RmError,
         TransactionParticipant, Vote,
     },
     error::{Error, Result},
@@ -63,6 +63,11 @@ pub trait TwoPhase: Backend {
     fn examine(
         connection: &mut UnitConnection<Self>,
     ) -> impl Future<Output = Result<Result<String, String>, sqlx::Error>> + Send;
+
+    /// How many prepared transactions there are.
+    fn pressure(
+        connection: &mut UnitConnection<Self>,
+    ) -> impl Future<Output = Result<Pressure, sqlx::Error>> + Send;
 
     /// Classifies what a statement of phase two said.
     fn classify(error: &sqlx::Error) -> RmError;
@@ -192,6 +197,11 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
         let found = look.await;
         let healthy = found.is_ok();
         Health { healthy, detail: found.unwrap_or_else(|wrong| wrong), latency: asked.elapsed() }
+    }
+
+    async fn pressure(&self) -> Result<Pressure, RmError> {
+        let mut connection = hold(&self.pool).await?;
+        DB::pressure(&mut connection).await.map_err(|error| DB::classify(&error))
     }
 }
 
@@ -334,6 +344,14 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
 
     async fn rollback(&self, branch: &BranchId) -> Result<Ack, RmError> {
         self.finish(branch, Decision::Abort).await
+    }
+
+    async fn leave(&self) {
+        if let Ok(mut held) = self.held().await
+            && let Some(mut connection) = held.take()
+        {
+            connection.close_hard().await;
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     distributed::{
-        BranchId, CoordinatorId, Gid, ResourceId,
+        BranchId, CoordinatorId, Gid, Principal, ResourceId, TransactionName,
         core::{BranchKind, Decision, Outcome, Protocol},
         log::{
             BranchRecord, Closing, DecisionLog, Known, LogError, NewTransaction, heuristic_status, read,
@@ -59,7 +59,19 @@ pub(super) fn commit_statements<DB: Backend>(gid: Gid, read_only: &[u16]) -> Vec
     all
 }
 
-fn left<DB: Backend>(gid: Gid, place: u16) -> Statement {
+/// Fails when a transaction that was prepared had the name until lately: who still means that one must not reach this one.
+fn name_is_free<DB: Backend>(gid: Gid, name: &str, kept_for: Duration) -> Statement {
+    let insert = Statement::new(
+        "INSERT INTO dtx_event(gid,event,data)VALUES((SELECT gid FROM dtx_transaction WHERE gid=",
+    );
+    let insert = insert
+        .text(gid.to_string())
+        .sql(" AND NOT EXISTS(SELECT 1 FROM dtx_transaction o WHERE o.prepared_at IS NOT NULL AND o.name=");
+    let insert = DB::later(insert.text(name).sql(" AND o.finished_at>"), -millis(kept_for));
+    insert.sql(")),'begun',").text(name).sql(")")
+}
+
+pub(super) fn left<DB: Backend>(gid: Gid, place: u16) -> Statement {
     let update = Statement::new("UPDATE dtx_branch SET status='read_only',updated_at=").sql(DB::NOW);
     update.sql(" WHERE gid=").text(gid.to_string()).sql(" AND ordinal=").int(place.into())
 }
@@ -72,7 +84,7 @@ impl<DB: Backend> SqlDecisionLog<DB> {
         Self { kept: Kept::new(pool), coordinator: tokio::sync::OnceCell::new() }
     }
 
-    async fn ask(&self, statement: &Statement) -> Result<(u64, Vec<DB::Row>), LogError> {
+    pub(super) async fn ask(&self, statement: &Statement) -> Result<(u64, Vec<DB::Row>), LogError> {
         let answer = contention::run(|| async {
             let _writer = DB::writer(self.kept.pool()).await;
             UnitConnection::hold(self.kept.pool().acquire().await?).alone(statement).await
@@ -83,7 +95,7 @@ impl<DB: Backend> SqlDecisionLog<DB> {
     }
 
     /// Several writes in one transaction.
-    async fn write(&self, statements: Vec<Statement>) -> Result<(), LogError> {
+    pub(super) async fn write(&self, statements: Vec<Statement>) -> Result<(), LogError> {
         let (mut unit, _) =
             SqlUnit::open(&self.kept, &Opening::default()).await.map_err(LogError::Refused)?;
         unit.stage(Writes { outbox: Vec::new(), statements }).map_err(LogError::Refused)?;
@@ -107,20 +119,24 @@ impl<DB: Backend> SqlDecisionLog<DB> {
         Ok(Some(decision(DB::text(row, 0).map_err(unreadable)?)))
     }
 
-    async fn known(&self, gid: Gid) -> Result<Option<Known>, LogError> {
+    pub(super) async fn known(&self, gid: Gid) -> Result<Option<Known>, LogError> {
         let select = Statement::new(
             "SELECT t.decision,t.home,t.attempts,b.name,b.resource_id,b.resource_type,b.kind,b.status,\
-             CASE WHEN t.finished_at IS NULL THEN 0 ELSE 1 END FROM dtx_transaction t \
-             LEFT JOIN dtx_branch b ON b.gid=t.gid WHERE t.gid=",
+             CASE WHEN t.finished_at IS NULL THEN 0 ELSE 1 END,",
         );
+        let select = DB::since_1970(DB::since_1970(select, "t.started_at").sql(","), DB::NOW)
+            .sql(" FROM dtx_transaction t LEFT JOIN dtx_branch b ON b.gid=t.gid WHERE t.gid=");
         let (_, rows) = self.ask(&select.text(gid.to_string()).sql(" ORDER BY b.ordinal")).await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let known = || {
+            let began = DB::maybe_int(first, 9)?.unwrap_or(0);
+            let age = DB::maybe_int(first, 10)?.unwrap_or(0).saturating_sub(began);
             Ok::<_, sqlx::Error>(Known {
                 gid,
                 decision: decision(DB::text(first, 0)?),
                 home: DB::int(first, 1)? != 0,
                 attempts: u32::try_from(DB::int(first, 2)?).unwrap_or(u32::MAX),
+                age: Duration::from_millis(u64::try_from(age).unwrap_or(0)),
                 finished: DB::int(first, 8)? != 0,
                 branches: rows
                     .iter()
@@ -132,7 +148,7 @@ impl<DB: Backend> SqlDecisionLog<DB> {
         known().map(Some).map_err(unreadable)
     }
 
-    async fn gids(&self, select: Statement) -> Result<Vec<Gid>, LogError> {
+    pub(super) async fn gids(&self, select: Statement) -> Result<Vec<Gid>, LogError> {
         let (_, rows) = self.ask(&select).await?;
         let gid = |row: &DB::Row| DB::text(row, 0).map(|text| text.and_then(|text| text.parse().ok()));
         let gids: Result<Vec<Option<Gid>>, _> = rows.iter().map(gid).collect();
@@ -140,11 +156,19 @@ impl<DB: Backend> SqlDecisionLog<DB> {
     }
 }
 
-fn unreadable(error: sqlx::Error) -> LogError {
+/// How what was rolled back ends: as cleaned up when it was aborted for its age.
+fn cleaned_up<DB: Backend>(update: Statement) -> Statement {
+    let stale = "=CASE WHEN decision_reason='stale_timeout' THEN ";
+    let update = update.sql("status").sql(stale).sql("'cleaned_up' ELSE 'aborted' END,");
+    let update = update.sql("cleaned_up_at").sql(stale).sql(DB::NOW).sql(" END,");
+    update.sql("cleaned_up_reason").sql(stale).sql("decision_reason END,")
+}
+
+pub(super) fn unreadable(error: sqlx::Error) -> LogError {
     LogError::Refused(Error::from(error).context("a row of the decision log cannot be read"))
 }
 
-fn decision(text: Option<String>) -> Option<Decision> {
+pub(super) fn decision(text: Option<String>) -> Option<Decision> {
     text.map(|text| if text == "commit" { Decision::Commit } else { Decision::Abort })
 }
 
@@ -164,7 +188,7 @@ fn branch<DB: Backend>(
     Ok(Some((record, read(&DB::text(row, 7)?.unwrap_or_default()))))
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -204,15 +228,23 @@ impl<DB: Backend> DecisionLog for SqlDecisionLog<DB> {
             Protocol::TwoPhase => "2pc",
             Protocol::ThreePhase => "3pc",
         };
+        let label = &transaction.label;
+        let name = label.name.as_ref().map(TransactionName::as_str);
         let insert = Statement::new(
-            "INSERT INTO dtx_transaction(gid,kind,coordinator_id,epoch,home,status,deadline,next_run_at)VALUES(",
+            "INSERT INTO dtx_transaction(name,tx_type,metadata,correlation_id,principal,gid,kind,coordinator_id,epoch,home,\
+             status,deadline,next_run_at)VALUES(",
         );
+        let insert = insert.opt_text(name).sql(",").opt_text(label.kind.as_deref()).sql(",");
+        let insert = insert.opt_text(label.metadata.as_deref()).sql(",");
+        let insert = insert.opt_text(label.correlation_id.as_deref()).sql(",");
+        let insert = insert.opt_text(label.principal.as_ref().map(Principal::name)).sql(",");
         let insert =
             insert.text(gid.to_string()).sql(",").text(kind).sql(",").text(coordinator.id.to_string());
         let insert = insert.sql(",").int(coordinator.epoch.into()).sql(",").int(transaction.home.into());
         let deadline = millis(transaction.deadline);
         let insert = DB::later(DB::later(insert.sql(",'active',"), deadline).sql(","), deadline).sql(")");
         let mut statements = vec![insert];
+        statements.extend(name.map(|name| name_is_free::<DB>(gid, name, transaction.name_kept_for)));
         for (ordinal, branch) in (0..).zip(&transaction.branches) {
             let insert = Statement::new(
                 "INSERT INTO dtx_branch(gid,ordinal,name,kind,resource_id,resource_type,xid,status)VALUES(",
@@ -271,9 +303,13 @@ impl<DB: Backend> DecisionLog for SqlDecisionLog<DB> {
         };
         let open = closing.pending || closing.outcome == Outcome::InDoubt;
         let update = Statement::new("UPDATE dtx_transaction SET ");
-        let update = match closing.outcome {
+        let update = match (closing.outcome, &closing.needs_help) {
+            (_, Some(why)) if open => {
+                update.sql("status='requires_manual_intervention',error_message=").text(why).sql(",")
+            }
             // Whatever is written there now is nearer to the truth.
-            Outcome::InDoubt => update,
+            (Outcome::InDoubt, _) => update,
+            (Outcome::Aborted, _) if !open => cleaned_up::<DB>(update),
             _ => update.sql("status=").text(status).sql(","),
         };
         let update = if open {

@@ -10,7 +10,7 @@ use sqlx::{MySql, Row};
 
 use super::{text::Text, unit::number};
 use crate::{
-    distributed::{Ack, BranchId, CoordinatorId, Decision, Heuristic, RmError, Vote},
+    distributed::{Ack, BranchId, CoordinatorId, Decision, Heuristic, Pressure, RmError, Vote},
     store::{
         backend::{Backend, Verdict},
         connection::UnitConnection,
@@ -136,6 +136,12 @@ impl TwoPhase for MySql {
             )),
             (Ok(_), false) => Ok(version),
         })
+    }
+
+    /// The server has neither a bound nor the time at which they were prepared.
+    async fn pressure(connection: &mut UnitConnection<Self>) -> Result<Pressure, sqlx::Error> {
+        let (_, rows) = connection.alone(&Statement::new("XA RECOVER")).await?;
+        Ok(Pressure { used: rows.len() as u64, ..Pressure::default() })
     }
 
     fn classify(error: &sqlx::Error) -> RmError {

@@ -29,6 +29,14 @@ impl DtxRows for MySql {
         insert.text(branch.to_string()).sql(",'aborted')")
     }
 
+    fn since_1970(statement: Statement, column: &'static str) -> Statement {
+        statement.sql("TIMESTAMPDIFF(MICROSECOND,'1970-01-01',").sql(column).sql(")DIV 1000")
+    }
+
+    fn maybe_int(row: &MySqlRow, column: usize) -> Result<Option<i64>, sqlx::Error> {
+        row.try_get(column)
+    }
+
     fn text(row: &MySqlRow, column: usize) -> Result<Option<String>, sqlx::Error> {
         row.try_get(column)
     }

@@ -8,7 +8,7 @@ use sqlx::{Postgres, Row, error::DatabaseError};
 
 use super::text::Text;
 use crate::{
-    distributed::{Ack, BranchId, CoordinatorId, Decision, RmError, Vote},
+    distributed::{Ack, BranchId, CoordinatorId, Decision, Pressure, RmError, Vote},
     store::{
         backend::{Backend, Verdict},
         connection::UnitConnection,
@@ -117,6 +117,19 @@ impl TwoPhase for Postgres {
             slots if used >= slots => Err(format!("all {slots} {EXHAUSTED}")),
             slots => Ok(format!("{used} of {slots} prepared transactions in use")),
         })
+    }
+
+    async fn pressure(connection: &mut UnitConnection<Self>) -> Result<Pressure, sqlx::Error> {
+        let select = Statement::new(
+            "SELECT count(*),current_setting('max_prepared_transactions')::bigint,\
+             (extract(epoch from now()-min(prepared)FILTER(WHERE database=current_database()))*1000)::bigint FROM pg_prepared_xacts",
+        );
+        let (_, rows) = connection.alone(&select).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let number =
+            |at| Ok::<_, sqlx::Error>(Self::maybe_int(row, at)?.and_then(|int| u64::try_from(int).ok()));
+        let oldest = number(2)?.map(std::time::Duration::from_millis);
+        Ok(Pressure { used: number(0)?.unwrap_or(0), room: number(1)?, oldest })
     }
 
     fn classify(error: &sqlx::Error) -> RmError {

@@ -22,6 +22,14 @@ impl DtxRows for Postgres {
         insert.sql(",'aborted')ON CONFLICT DO NOTHING")
     }
 
+    fn since_1970(statement: Statement, column: &'static str) -> Statement {
+        statement.sql("(extract(epoch from ").sql(column).sql(")*1000)::bigint")
+    }
+
+    fn maybe_int(row: &PgRow, column: usize) -> Result<Option<i64>, sqlx::Error> {
+        row.try_get(column)
+    }
+
     fn text(row: &PgRow, column: usize) -> Result<Option<String>, sqlx::Error> {
         row.try_get(column)
     }

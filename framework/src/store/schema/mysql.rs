@@ -64,6 +64,7 @@ const COLUMNS: &[(u32, &str)] = &[
     (13, "SELECT xid, state, updated_at FROM event_transaction LIMIT 0"),
     (13, "SELECT xid, ordinal, number, id, stream, name, data, metadata FROM event_staged LIMIT 0"),
     (14, "SELECT `key`, scope, created_at, request_hash, result, expires_at FROM idempotency_keys LIMIT 0"),
+    (15, "SELECT id, at, gid, name, principal, action, outcome, reason FROM dtx_audit LIMIT 0"),
 ];
 
 pub(super) async fn apply(pool: &MySqlPool, place: &str) -> Result<Vec<Migration>, SchemaError> {

@@ -21,6 +21,14 @@ impl DtxRows for Sqlite {
         insert.sql(",'aborted')ON CONFLICT DO NOTHING")
     }
 
+    fn since_1970(statement: Statement, column: &'static str) -> Statement {
+        statement.sql(column)
+    }
+
+    fn maybe_int(row: &SqliteRow, column: usize) -> Result<Option<i64>, sqlx::Error> {
+        row.try_get(column)
+    }
+
     fn text(row: &SqliteRow, column: usize) -> Result<Option<String>, sqlx::Error> {
         row.try_get(column)
     }

@@ -10,10 +10,13 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{MySqlSource, session};
-use crate::source::{
-    At, ReadRow, Reader, SourceError, Want,
-    bound::{Ask, Bound},
-    decode::Columns,
+use crate::{
+    lane::LeftOut,
+    source::{
+        At, ReadRow, Reader, SourceError, Want,
+        bound::{Ask, Bound},
+        decode::Columns,
+    },
 };
 
 const COLUMNS: &str = "seq, id, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext, \
@@ -103,7 +106,7 @@ impl Reader for HeadReader {
         let at = At { name: &self.name };
         let above = self.bound.as_ref().map_or(i64::MIN, Bound::above);
         // Only integers go into the text. As text it takes one round trip; prepared, a text of its own takes three.
-        let text = AssertSqlSafe(head(above, &want.known, want.rows_max));
+        let text = AssertSqlSafe(head(above, want));
         let found = self.connection.fetch_all(sqlx::raw_sql(text));
         let found = at.bounded("reading the outbox", found).await?;
         let mut all = found.len() < want.rows_max;
@@ -123,12 +126,43 @@ impl Reader for HeadReader {
         }
         Ok(rows)
     }
+
+    async fn again(&mut self, key: &LeftOut, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
+        let text = AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM outbox WHERE {} ORDER BY seq LIMIT {}",
+            is_left_out(key),
+            want.rows_max
+        ));
+        let read = async {
+            let found = self.connection.fetch_all(sqlx::raw_sql(text)).await?;
+            found.iter().map(columns).collect()
+        };
+        let found = At { name: &self.name }.bounded("reading a key", read).await?;
+        Ok(want.take(found))
+    }
 }
 
-/// The head above a position, without what is known, which is in order.
-fn head(above: i64, known: &[i64], limit: usize) -> String {
+/// The rows of a key from a position on. Only an integer and hex go into the text; bytes are compared with bytes.
+fn is_left_out(key: &LeftOut) -> String {
+    let hex = |text: &str| {
+        text.bytes().fold(String::new(), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    };
+    format!(
+        "(seq >= {} AND aggregatetype = x'{}' AND aggregateid <=> x'{}')",
+        key.from,
+        hex(&key.aggregatetype),
+        hex(&key.aggregateid)
+    )
+}
+
+/// The head above a position, without what is known, which is in order, and without what was left out.
+fn head(above: i64, want: &Want) -> String {
     let mut text = format!("SELECT {COLUMNS} FROM outbox WHERE seq > {above}");
-    let known = &known[known.partition_point(|seq| *seq <= above)..];
+    let known = &want.known[want.known.partition_point(|seq| *seq <= above)..];
     for (at, seq) in known.iter().enumerate() {
         text.push_str(if at == 0 { " AND seq NOT IN (" } else { "," });
         // Writing to a String cannot fail.
@@ -137,7 +171,10 @@ fn head(above: i64, known: &[i64], limit: usize) -> String {
     if !known.is_empty() {
         text.push(')');
     }
-    let _ = write!(text, " ORDER BY seq LIMIT {limit}"); // as above
+    for key in &want.left_out {
+        let _ = write!(text, " AND NOT {}", is_left_out(key)); // as above
+    }
+    let _ = write!(text, " ORDER BY seq LIMIT {}", want.rows_max); // as above
     text
 }
 
@@ -161,13 +198,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_is_left_out() {
-        let min = i64::MIN;
-        assert!(
-            head(min, &[], 5).ends_with("FROM outbox WHERE seq > -9223372036854775808 ORDER BY seq LIMIT 5")
-        );
-        assert!(
-            head(2, &[1, 2, 3, 7], 5).ends_with("WHERE seq > 2 AND seq NOT IN (3,7) ORDER BY seq LIMIT 5")
-        );
+    fn what_is_known_or_left_out_is_not_read() {
+        let check = |above, known: &[i64], left_out: &[LeftOut], ends: &str| {
+            let want = Want { rows_max: 5, bytes_max: 1, known: known.to_vec(), left_out: left_out.to_vec() };
+            let text = head(above, &want);
+            assert!(text.ends_with(&format!("{ends} ORDER BY seq LIMIT 5")), "{text}");
+        };
+        check(i64::MIN, &[], &[], "FROM outbox WHERE seq > -9223372036854775808");
+        check(2, &[1, 2, 3, 7], &[], "WHERE seq > 2 AND seq NOT IN (3,7)");
+        let key = LeftOut { aggregatetype: "o".to_owned(), aggregateid: "1'".to_owned(), from: 4 };
+        let left_out = "AND NOT (seq >= 4 AND aggregatetype = x'6f' AND aggregateid <=> x'3127')";
+        check(2, &[], &[key], &format!("WHERE seq > 2 {left_out}"));
     }
 }

@@ -10,11 +10,11 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use sqlx::{Executor, PgConnection};
+use sqlx::{Executor, PgConnection, Postgres, postgres::PgArguments, query::Query};
 
 use super::{PostgresSource, session};
 use crate::{
-    lane::RowId,
+    lane::{LeftOut, RowId},
     source::{
         At, ReadRow, Reader, SourceError, Want,
         bound::{Ask, Bound},
@@ -31,13 +31,34 @@ const NEXT_XID: &str = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bi
 /// The oldest transaction id that is still running.
 const OLDEST_XID: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
 
-/// $1 = above, $2 = what the relay has, $3 = limit. `outbox` is the table: see [`session`].
-const HEAD: &str =
-    concat!("SELECT ", columns!(), " FROM outbox WHERE seq > $1 AND seq <> ALL ($2) ORDER BY seq LIMIT $3");
+/// What is read in both places: $2 = what the relay has, $3 = limit, $4 to $6 = what it left out. `outbox` is the table: see
+/// [`session`].
+macro_rules! rows {
+    ($place:literal) => {
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM outbox WHERE ",
+            $place,
+            " AND seq <> ALL ($2) AND (cardinality($4::bigint[]) = 0 OR NOT EXISTS (SELECT FROM \
+             unnest($4::bigint[], $5::text[], $6::text[]) l (from_seq, of_type, of_id) \
+             WHERE seq >= from_seq AND aggregatetype = of_type AND aggregateid = of_id)) ORDER BY seq LIMIT $3"
+        )
+    };
+}
 
-/// $1 = up to, $2 and $3 as above.
-const BELOW: &str =
-    concat!("SELECT ", columns!(), " FROM outbox WHERE seq <= $1 AND seq <> ALL ($2) ORDER BY seq LIMIT $3");
+/// $1 = above.
+const HEAD: &str = rows!("seq > $1");
+
+/// $1 = up to.
+const BELOW: &str = rows!("seq <= $1");
+
+/// One key as it is now: $1 = from, $2 and $3 = the key, $4 = limit.
+const KEY: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM outbox WHERE seq >= $1 AND aggregatetype = $2 AND aggregateid = $3 ORDER BY seq LIMIT $4"
+);
 
 /// The cache of the sequence behind $1.seq; none without a sequence.
 const CACHE: &str = "SELECT seqcache FROM pg_sequence \
@@ -94,11 +115,24 @@ impl HeadReader {
     async fn rows(&mut self, sql: &'static str, from: i64, want: &Want) -> Result<Vec<Columns>, SourceError> {
         let limit = i64::try_from(want.rows_max).unwrap_or(i64::MAX);
         let query = sqlx::query(sql).bind(from).bind(&want.known).bind(limit);
+        let left_out = &want.left_out;
+        let query = query
+            .bind(left_out.iter().map(|key| key.from).collect::<Vec<_>>())
+            .bind(left_out.iter().map(|key| key.aggregatetype.as_str()).collect::<Vec<_>>())
+            .bind(left_out.iter().map(|key| key.aggregateid.as_str()).collect::<Vec<_>>());
+        self.fetch("reading the outbox", query).await
+    }
+
+    async fn fetch(
+        &mut self,
+        doing: &'static str,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<Columns>, SourceError> {
         let read = async {
             let rows = self.connection.fetch_all(query).await?;
             rows.iter().map(|row| super::decode(row, 0)).collect()
         };
-        At { name: &self.name }.bounded("reading the outbox", read).await
+        At { name: &self.name }.bounded(doing, read).await
     }
 
     /// Rows that appeared where nothing can appear.
@@ -146,5 +180,12 @@ impl Reader for HeadReader {
         }
         self.bound.read(last, all, Instant::now());
         Ok(rows)
+    }
+
+    async fn again(&mut self, key: &LeftOut, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
+        let limit = i64::try_from(want.rows_max).unwrap_or(i64::MAX);
+        let query =
+            sqlx::query(KEY).bind(key.from).bind(&key.aggregatetype).bind(&key.aggregateid).bind(limit);
+        Ok(want.take(self.fetch("reading a key", query).await?))
     }
 }

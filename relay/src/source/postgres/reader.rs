@@ -9,6 +9,7 @@ use super::{
     snapshot::{Snapshot, Window, list},
 };
 use crate::{
+    lane::LeftOut,
     lease::Epoch,
     source::{At, ReadRow, Reader, SourceError, Want},
 };
@@ -51,6 +52,13 @@ const PAGE: &str = concat!(
     columns!(),
     " FROM outbox WHERE seq > $5 AND (xid < $2::text::xid8 AND xid <> ALL ($3::text::xid8[]) \
      AND (xid >= $1::text::xid8 OR xid = ANY ($4::text::xid8[]))) IS TRUE ORDER BY seq LIMIT $6"
+);
+
+/// One key as it is now: $1 = from, $2 and $3 = the key, $4 = limit.
+const KEY: &str = concat!(
+    "SELECT NULL, NULL, NULL, ",
+    columns!(),
+    " FROM outbox WHERE seq >= $1 AND aggregatetype = $2 AND aggregateid = $3 ORDER BY seq LIMIT $4"
 );
 
 /// Reads what became visible since its last read.
@@ -175,6 +183,14 @@ impl Reader for WindowReader {
             None => return self.news(want).await,
         };
         self.page(walk, want).await
+    }
+
+    async fn again(&mut self, key: &LeftOut, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
+        let limit = i64::try_from(want.rows_max).unwrap_or(i64::MAX);
+        let query =
+            sqlx::query(KEY).bind(key.from).bind(&key.aggregatetype).bind(&key.aggregateid).bind(limit);
+        let page = collect(query.fetch(&mut self.connection), want, key.from);
+        Ok(At { name: &self.name }.bounded("reading a key", page).await?.rows)
     }
 }
 

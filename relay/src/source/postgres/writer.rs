@@ -8,7 +8,7 @@ use super::{PostgresSource, lease, session};
 use crate::{
     lane::{Park, RowId},
     lease::Epoch,
-    source::{At, BEFORE_ALL, HeldKey, PARKED_PAGE, Released, SourceError, Writer},
+    source::{At, BEFORE_ALL, HeldKey, OldTransaction, PARKED_PAGE, Released, SourceError, Writer},
 };
 
 const DELETE: &str = "DELETE FROM outbox o USING unnest($1::bigint[], $2::uuid[]) AS d (seq, id) \
@@ -50,6 +50,15 @@ const PUT_BACK: &str = "WITH fence AS MATERIALIZED (SELECT 1 FROM relay_source W
 
 const RELEASED: &str = "SELECT coalesce((SELECT times FROM relay_released WHERE source = $1), 0), \
     EXISTS (SELECT FROM relay_parked WHERE source = $1)";
+
+/// Who has held a snapshot of this database, or a prepared transaction, for longest. What a role may not see is not there.
+const OLDEST: &str = "SELECT who, age FROM (SELECT format('session %s of %s, application %s', pid, usename, \
+        coalesce(nullif(application_name, ''), 'without a name')) AS who, \
+      extract(epoch FROM clock_timestamp() - xact_start)::bigint AS age FROM pg_stat_activity \
+      WHERE backend_xmin IS NOT NULL AND xact_start IS NOT NULL AND backend_type = 'client backend' \
+        AND datname = current_database() AND pid <> pg_backend_pid() \
+    UNION ALL SELECT format('prepared transaction %s', gid), extract(epoch FROM clock_timestamp() - prepared)::bigint \
+      FROM pg_prepared_xacts WHERE database = current_database()) held ORDER BY age DESC LIMIT 1";
 
 pub(super) struct PostgresWriter {
     name: String,
@@ -127,5 +136,14 @@ impl Writer for PostgresWriter {
         let call = sqlx::query_as(RELEASED).bind(&self.name).fetch_one(&mut self.connection);
         let (times, parked) = At { name: &self.name }.bounded("looking for released rows", call).await?;
         Ok(Released { times, parked })
+    }
+
+    async fn oldest(&mut self) -> Result<Option<OldTransaction>, SourceError> {
+        let oldest = sqlx::query_as(OLDEST).fetch_optional(&mut self.connection);
+        let oldest = At { name: &self.name }.bounded("looking for old transactions", oldest).await?;
+        Ok(oldest.map(|(who, age_s): (String, i64)| OldTransaction {
+            age: std::time::Duration::from_secs(age_s.unsigned_abs()),
+            who,
+        }))
     }
 }

@@ -6,11 +6,18 @@ use async_trait::async_trait;
 use sqlx::{Row, Sqlite, pool::PoolConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use crate::source::{At, ReadRow, Reader, SourceError, Want, decode::Columns};
+use crate::{
+    lane::LeftOut,
+    source::{At, ReadRow, Reader, SourceError, Want, decode::Columns},
+};
 
 const READ: &str = "SELECT seq, id, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext, \
     (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - created_at) * 1000 \
     FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?";
+
+/// One key as it is now.
+const KEY: &str = "SELECT seq, id, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext \
+    FROM outbox WHERE seq >= ? AND aggregatetype = ? AND aggregateid = ? ORDER BY seq LIMIT ?";
 
 /// Reads what was committed since its last read.
 pub(super) struct CursorReader {
@@ -54,6 +61,18 @@ impl Reader for CursorReader {
         // What was committed between the two statements changes the version and is found next time.
         self.version = complete.then_some(version);
         Ok(rows)
+    }
+
+    async fn again(&mut self, key: &LeftOut, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
+        let limit = i64::try_from(want.rows_max).unwrap_or(i64::MAX);
+        let query =
+            sqlx::query(KEY).bind(key.from).bind(&key.aggregatetype).bind(&key.aggregateid).bind(limit);
+        let read = async {
+            let found = query.fetch_all(&mut *self.connection).await?;
+            found.iter().map(columns).collect()
+        };
+        let found = At { name: &self.name }.bounded("reading a key", read).await?;
+        Ok(want.take(found))
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use barid_relay::{
+    lane::LeftOut,
     lease::{Candidate, Epoch, Leases},
     source::{ReadRow, Reader, Source, SourceError, Want, Writer},
 };
@@ -81,5 +82,9 @@ impl Reader for TimedReader {
             self.reads.book(began);
         }
         Ok(rows)
+    }
+
+    async fn again(&mut self, key: &LeftOut, want: &Want) -> Result<Vec<ReadRow>, SourceError> {
+        self.reader.again(key, want).await
     }
 }
