@@ -9,7 +9,7 @@ use crate::{
     survey::{COUNTED_ROWS_MAX, PATIENCE, Parked, Survey, pending},
 };
 
-/// The transaction has a begin of its own, which tells the time in whatever zone the server counts those.
+/// One view of all tables.
 const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
 const OLDEST: &str = "SELECT CAST(TIMESTAMPDIFF(MICROSECOND, created_at, UTC_TIMESTAMP(6)) DIV 1000 AS SIGNED) \
@@ -22,9 +22,9 @@ const PARKED: &str = "SELECT state, count(*) FROM relay_parked WHERE source = ? 
 const BLOCKED: &str = "SELECT count(*) FROM (SELECT DISTINCT aggregatetype, aggregateid FROM relay_parked \
     WHERE source = ? AND state = 'poison' AND aggregateid IS NOT NULL) k";
 
-const OLDEST_TRANSACTION: &str = "SELECT CAST(coalesce(TIMESTAMPDIFF(SECOND, min(trx_started), \
-      max(CASE WHEN trx_mysql_thread_id = CONNECTION_ID() THEN trx_started END)), 0) * 1000 AS SIGNED) \
-    FROM information_schema.innodb_trx";
+/// InnoDB tells when a transaction began in the zone of the server, whatever that of the session is.
+const OLDEST_TRANSACTION: &str = "SELECT CAST(coalesce(max(TIMESTAMPDIFF(SECOND, trx_started, \
+      CONVERT_TZ(UTC_TIMESTAMP(), '+00:00', 'SYSTEM'))), 0) * 1000 AS SIGNED) FROM information_schema.innodb_trx";
 
 /// Looks at the outbox of the database that `pool` is connected to.
 pub(in crate::source) async fn survey(name: &str, pool: &MySqlPool) -> Result<Survey, SourceError> {
