@@ -27,6 +27,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod failpoint;
 pub mod lane;
 pub mod lease;

@@ -17,6 +17,7 @@ pub(super) const HELP: &str = "Exit codes:
   4    a database or a broker cannot be reached, or refuses
   5    the schema is missing, changed, or newer than this program
   6    no parked message is what was asked for
+  7    doctor found something that has to be repaired
   130  stopped by a second signal, without a drain";
 
 /// Why the program did not do what it was asked.
@@ -40,6 +41,8 @@ pub(super) enum Failure {
     Usage(String),
     #[error("source {source_name}: no such message is parked: {selection}")]
     NothingParked { source_name: String, selection: String },
+    #[error("{0} of the findings above are problems")]
+    Problems(usize),
     #[error("{0} of the checks above failed")]
     Checks(usize, u8),
     #[error("source {0}: its relay has died; this is a defect, please report it with the log")]
@@ -81,6 +84,7 @@ impl Failure {
             Self::Admin(AdminError::Bind { .. }) => 1,
             Self::Admin(_) => 3,
             Self::NothingParked { .. } => 6,
+            Self::Problems(_) => 7,
             Self::Relay(_) | Self::Died(_) | Self::Signals(_) => 1,
         }
     }

@@ -12,6 +12,7 @@ use sqlx::{MySqlPool, mysql::MySqlConnectOptions};
 
 use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
+pub(super) mod doctor;
 mod lease;
 pub(super) mod parked;
 mod reader;

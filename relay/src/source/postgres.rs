@@ -27,6 +27,7 @@ macro_rules! columns {
     };
 }
 
+pub(super) mod doctor;
 mod head;
 mod lease;
 mod listen;
