@@ -24,11 +24,15 @@ use crate::{
     unit_of_work::Unit,
 };
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod branches;
 mod deferring;
 mod events;
 pub(crate) mod replying;
 mod sending;
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use branches::Branch;
 pub use events::UnitEvents;
 
 pub(crate) type UnitSlot = Option<Box<dyn Unit>>;
@@ -114,8 +118,7 @@ impl Context {
     pub(crate) fn guard<DB: Backend>(&self) -> Result<UnitGuard<DB>> {
         let slot = self.slot()?;
         OwnedMutexGuard::try_map(slot, |slot| {
-            let unit: &mut dyn Any = slot.as_deref_mut()?;
-            unit.downcast_mut::<SqlUnit<DB>>().map(|unit| &mut unit.connection)
+            SqlUnit::<DB>::of(slot.as_deref_mut()?).map(|unit| &mut unit.connection)
         })
         .map(UnitGuard)
         .map_err(|slot| {

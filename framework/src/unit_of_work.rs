@@ -9,6 +9,7 @@ use std::{any::Any, future::Future, marker::PhantomData, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
+    background::Background,
     error::{Error, Result},
     incoming::Incoming,
     retry::AttemptStore,
@@ -19,6 +20,7 @@ use crate::{
         saga::SagaStore,
         statement::{Opening, Writes},
     },
+    transaction::TransactionContext,
 };
 
 mod batches;
@@ -43,6 +45,14 @@ pub trait Unit: Any + Send {
     fn doomed(&self) -> Option<Error> {
         None
     }
+
+    /// The unit that holds the transaction of the message, when this one is a wrapper around it.
+    fn home(&mut self) -> Option<&mut dyn Unit> {
+        None
+    }
+
+    /// Called once, before the handlers: what they are to reach besides the unit goes into the context of their message.
+    fn show(&self, _: &TransactionContext) {}
 
     /// Makes everything durable, together with the staged rows.
     ///
@@ -106,6 +116,20 @@ pub struct Capabilities {
     pub(crate) sagas: Option<Arc<dyn SagaStore>>,
     /// Where scheduled messages are kept.
     pub(crate) schedule: Option<Arc<dyn ScheduleStore>>,
+    /// The other databases that handlers may ask for.
+    pub(crate) branches: Vec<BranchOf>,
+    /// What runs while the bus runs.
+    pub(crate) background: Option<Arc<dyn Background>>,
+}
+
+/// A database that takes part in units of work beside the home of them.
+#[derive(Clone)]
+#[cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code))]
+pub(crate) struct BranchOf {
+    /// As handlers call it.
+    pub(crate) name: String,
+    /// The type of its connections.
+    pub(crate) connection: std::any::TypeId,
 }
 
 /// Begins units of work. Given to [`BusBuilder::unit_of_work`](crate::BusBuilder::unit_of_work).

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use barid::store::Dialect;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, SourceConfig};
 
 mod check;
 mod doctor;
@@ -15,9 +15,11 @@ mod parked;
 mod run;
 mod schema;
 mod status;
+mod terminal;
+mod tx;
 mod version;
 
-use self::exit::Failure;
+use self::{exit::Failure, terminal::Output};
 
 /// Publishes a transactional outbox to RabbitMQ, Kafka or a SQL queue: in order per key, nothing lost.
 #[derive(Debug, Parser)]
@@ -52,6 +54,9 @@ enum Command {
     /// Messages that cannot be delivered: looks at them, sends them again, goes on without them.
     #[command(after_help = parked::HELP)]
     Parked(Box<parked::Parked>),
+    /// Distributed transactions: looks at them, decides by hand what nobody decided, checks the databases.
+    #[command(after_help = tx::HELP)]
+    Tx(Box<tx::Tx>),
     /// What this program is, and what it was built with.
     Version {
         /// A line for people, or JSON for programs.
@@ -88,13 +93,6 @@ enum SchemaCommand {
         #[command(flatten)]
         file: ConfigFile,
     },
-}
-
-/// How something is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -139,6 +137,7 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(())
         }
         Command::Parked(command) => parked::parked(*command).await,
+        Command::Tx(command) => tx::tx(*command).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -156,4 +155,19 @@ fn load(file: &std::path::Path) -> Result<Config, Failure> {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
     )?)
+}
+
+/// The source that an operator means: the one he names, or the only one.
+fn source_of<'a>(config: &'a Config, named: Option<&str>) -> Result<(&'a String, &'a SourceConfig), Failure> {
+    let names = || config.source.keys().cloned().collect::<Vec<_>>().join(", ");
+    match named {
+        Some(name) => config
+            .source
+            .get_key_value(name)
+            .ok_or_else(|| Failure::Usage(format!("there is no [source.{name}] (sources: {})", names()))),
+        None if config.source.len() > 1 => {
+            Err(Failure::Usage(format!("which source? Add --source, one of: {}", names())))
+        }
+        None => config.source.first_key_value().ok_or_else(|| Failure::Usage("no source".to_owned())),
+    }
 }

@@ -38,6 +38,7 @@ pub mod setup;
 pub mod sink;
 pub mod source;
 pub mod survey;
+pub mod tx;
 pub mod waking;
 
 pub use barid::Doorbell;

@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 
 use crate::{
-    config::{Config, RouteConfig, SinkConfig, SinkKind, SourceConfig},
+    config::{Config, ResourceConfig, RouteConfig, SinkConfig, SinkKind, SourceConfig},
     lane::Order,
     relay::{BuildError, Relay, RelayBuilder},
     sink::{Pattern, Sink, Topology},
@@ -209,6 +209,24 @@ pub async fn database_with(
     open(format!("[source.{name}]"), &source_address(name, source)?, connections_max).await
 }
 
+/// Opens the database of a source, whatever its schema is.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn unchecked(name: &str, source: &SourceConfig) -> Result<AnyPool, SetupError> {
+    connect(&format!("[source.{name}]"), &source_address(name, source)?, CONNECTIONS).await
+}
+
+/// Opens a database that takes part in distributed transactions, whatever its schema is.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn resource(name: &str, resource: &ResourceConfig) -> Result<AnyPool, SetupError> {
+    let section = format!("[resource.{name}]");
+    let url = address(&section, resource.url.as_ref(), resource.url_file.as_deref())?;
+    connect(&section, &url, CONNECTIONS).await
+}
+
 /// The address of a source.
 ///
 /// # Errors
@@ -259,9 +277,13 @@ pub fn sink_host(sink: &SinkConfig) -> Option<(String, String)> {
     Some((url.scheme().to_owned(), url.host_str()?.to_owned()))
 }
 
-async fn open(section: String, url: &SecretString, connections_max: u32) -> Result<AnyPool, SetupError> {
+async fn connect(section: &str, url: &SecretString, connections_max: u32) -> Result<AnyPool, SetupError> {
     let connected = AnyPool::connect(url.expose_secret(), connections_max).await;
-    let pool = connected.map_err(|cause| SetupError::Connect { section: section.clone(), cause })?;
+    connected.map_err(|cause| SetupError::Connect { section: section.to_owned(), cause })
+}
+
+async fn open(section: String, url: &SecretString, connections_max: u32) -> Result<AnyPool, SetupError> {
+    let pool = connect(&section, url, connections_max).await?;
     schema::check(&pool).await.map_err(|cause| SetupError::Schema { section, cause: Box::new(cause) })?;
     Ok(pool)
 }

@@ -32,7 +32,7 @@ fn says((code, found): &(i32, Vec<Value>), check: &str, level: &str, texts: &[&s
     let said = |text: &str| all.iter().any(|finding| finding.to_string().contains(text));
     assert!(!all.is_empty() && texts.iter().all(|text| said(text)), "{check} {level} {texts:?}: {found:#?}");
     let problems = found.iter().any(|finding| finding["level"] == "problem");
-    assert_eq!(*code, if problems { 7 } else { 0 }, "{found:#?}");
+    assert_eq!(*code, if problems { 8 } else { 0 }, "{found:#?}");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@
 //! * [`promtool()`] and [`faketime()`]: programs and libraries that are fetched when they are missing
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
 //! * [`transfer`]: money that moves between three databases in one distributed transaction
+//! * [`spread`]: the command of a bus over two databases
 //! * [`walk`]: money that moves to and fro between two databases whose servers are killed
 //! * [`eventually()`]: waiting for a condition, with a bound
 //!
@@ -34,6 +35,7 @@ pub mod process;
 pub mod proxy;
 pub mod rig;
 pub mod servers;
+pub mod spread;
 pub mod sql;
 pub mod tape;
 pub mod transfer;
@@ -51,3 +53,8 @@ pub use unpacked::{faketime, promtool};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// The code blocks of the page about distributed transactions, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/distributed-transactions.md")]
+pub struct DistributedTransactions;

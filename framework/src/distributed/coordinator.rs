@@ -195,6 +195,12 @@ impl Coordinator {
         self.0.id
     }
 
+    /// Whether a branch on this resource can be completed by recovery.
+    #[must_use]
+    pub fn knows(&self, resource: &ResourceId) -> bool {
+        self.0.resources.contains_key(resource)
+    }
+
     /// Waits until no phase of this process is under way, at most for the longest phase. Called before the process ends; what
     /// has not ended then is completed by recovery.
     pub async fn drain(&self) {

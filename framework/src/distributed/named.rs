@@ -127,7 +127,8 @@ impl NamedTransactions {
         let resolved = self.coordinator.end(entry, decision, &reason).await?;
         if let Outcome::Heuristic(heuristic) = resolved.outcome {
             let reason = format!("a branch of {} had ended in another way", called(entry));
-            return Err(DistributedError::HeuristicMixed { gid: entry.gid, heuristic, reason });
+            let (gid, decision) = (entry.gid, resolved.decision);
+            return Err(DistributedError::HeuristicMixed { gid, heuristic, decision, reason });
         }
         Ok(resolved)
     }

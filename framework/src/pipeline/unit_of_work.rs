@@ -44,6 +44,7 @@ impl Step<IncomingContext> for UnitOfWorkStep {
                 return Err(Error::later("another delivery of this message is being handled right now"));
             }
         };
+        unit.show(cx.context.transaction());
         *cx.context.0.unit.lock().await = Some(unit);
         cx.unit_is_open = true;
         next.run(cx).await?;

@@ -4,17 +4,33 @@
 //! `store/<database>/branch.rs` ([`branch::TwoPhase`]).
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod any;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod book;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod branch;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub mod bus;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod care;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) mod enlisted;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod events;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod examine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod last;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod log;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod markers;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod opened;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod unit;
 
 use sqlx::Database;
 

@@ -4,7 +4,7 @@
 //! PostgreSQL takes away whole partitions where the table has them. The bounded steps are [`look`] and [`delete`]: each reads
 //! a range of the primary key, and never the table.
 
-use std::{any::Any, future::Future, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -162,8 +162,7 @@ pub(crate) struct SqlRecords<DB: Backend>(pub(crate) Arc<Kept<DB>>);
 #[async_trait]
 impl<DB: Backend> RecordStore for SqlRecords<DB> {
     async fn stored_reply(&self, unit: &mut dyn Unit, key: &IdempotencyKey) -> Result<Option<Bytes>> {
-        let unit: &mut dyn Any = unit;
-        let Some(unit) = unit.downcast_mut::<SqlUnit<DB>>() else { return Ok(None) };
+        let Some(unit) = SqlUnit::<DB>::of(unit) else { return Ok(None) };
         bounded(async {
             let stored = DB::stored_reply(unit.connection.live()?, key).await?;
             Ok(stored.map(Bytes::from))

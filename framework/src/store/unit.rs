@@ -5,7 +5,7 @@
 //! borrower ever finds itself inside somebody else's transaction. It does not use sqlx's `Transaction`, whose `commit()`
 //! answers Ok for a transaction that the server rolled back.
 
-use std::{future::Future, sync::Arc};
+use std::{any::Any, future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::{Connection as _, Pool, pool::PoolConnection};
@@ -20,7 +20,7 @@ use super::{
     results::SqlResults,
     saga::SqlSagas,
     schedule::SqlScheduleStore,
-    statement::{Opening, Writes},
+    statement::{Opening, Statement, Writes},
 };
 use crate::{
     error::{Error, Result},
@@ -41,7 +41,7 @@ mod batch;
 /// # let _ = unit; Ok(()) }
 /// ```
 pub struct SqlUnitOfWork<DB: Backend> {
-    kept: Arc<Kept<DB>>,
+    pub(super) kept: Arc<Kept<DB>>,
     commit_with_transaction: Option<bool>,
 }
 
@@ -50,6 +50,11 @@ impl<DB: Backend> SqlUnitOfWork<DB> {
     #[must_use]
     pub fn new(pool: Pool<DB>) -> Self {
         Self { kept: Kept::new(pool), commit_with_transaction: None }
+    }
+
+    #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+    pub(crate) fn pool(&self) -> &Pool<DB> {
+        self.kept.pool()
     }
 
     /// When the unit commits: with the transaction context, or (`false`, the default) right after the handlers.
@@ -89,6 +94,8 @@ impl<DB: Backend> UnitOfWork for SqlUnitOfWork<DB> {
             results: Some(Arc::new(SqlResults(Arc::clone(&self.kept)))),
             sagas: Some(Arc::new(SqlSagas::new(Arc::clone(&self.kept)))),
             schedule: Some(Arc::new(SqlScheduleStore(Arc::clone(&self.kept)))),
+            branches: Vec::new(),
+            background: None,
         }
     }
 
@@ -115,6 +122,20 @@ pub(crate) struct SqlUnit<DB: Backend> {
 }
 
 impl<DB: Backend> SqlUnit<DB> {
+    /// The unit of this kind that `unit` is, or wraps.
+    pub(crate) fn of(unit: &mut dyn Unit) -> Option<&mut Self> {
+        if unit.home().is_some() {
+            unit.home().and_then(Self::of)
+        } else {
+            (unit as &mut dyn Any).downcast_mut()
+        }
+    }
+
+    /// Writes that join the staged ones.
+    pub(super) fn add(&mut self, statements: Vec<Statement>) {
+        self.writes.statements.extend(statements);
+    }
+
     pub(super) async fn open(kept: &Arc<Kept<DB>>, opening: &Opening) -> Result<(Self, Recorded)> {
         let writer = DB::writer(kept.pool()).await;
         let (connection, reused) = kept.take().await?;
@@ -153,7 +174,7 @@ impl<DB: Backend> SqlUnit<DB> {
     }
 
     /// Ends a unit in which nothing happened.
-    async fn discard(mut self) {
+    pub(super) async fn discard(mut self) {
         // A failure severs the connection, and there is nothing to lose on it.
         drop(self.connection.roll_back().await);
         self.release();

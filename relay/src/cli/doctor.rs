@@ -7,7 +7,10 @@ use comfy_table::{Table, presets::NOTHING};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::{ConfigFile, Failure, Output, load};
+use super::{
+    ConfigFile, Failure, load,
+    terminal::{Output, print_json},
+};
 use crate::{
     doctor::{self, Finding, Level},
     parked::words,
@@ -19,7 +22,7 @@ pub(super) const HELP: &str =
 transactions and who holds them, destinations and their arguments, encryption, and clocks. It changes nothing.
 
 Levels:
-  problem  messages are not delivered, or promises are not kept: exit code 7
+  problem  messages are not delivered, or promises are not kept: exit code 8
   warning  it works, and costs something or hides something: exit code 0
   ok       shown with --all, and in JSON";
 
@@ -48,7 +51,7 @@ pub(super) async fn doctor(arguments: &Doctor) -> Result<(), Failure> {
     match arguments.output {
         Output::Json => {
             let findings: Vec<Value> = findings.iter().map(Finding::json).collect();
-            println!("{:#}", json!({"findings": findings}));
+            print_json(&json!({"findings": findings}));
         }
         Output::Table => show(&findings, arguments.all),
     }

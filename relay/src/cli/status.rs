@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::{Table, presets::NOTHING};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{ConfigFile, Failure, Output, exit, load};
+use super::{
+    ConfigFile, Failure, exit, load,
+    terminal::{Output, print_json, print_table},
+};
 use crate::{
     config::{Config, SinkConfig, SourceConfig},
     setup::{self, SetupError},
@@ -51,7 +53,7 @@ pub(super) async fn status(status: &Status) -> Result<(), Failure> {
     let sinks = sinks.map(async |(name, sink)| (name.clone(), works(&config, name, sink).await));
     let (sources, sinks) = tokio::join!(join_all(sources), join_all(sinks));
     match status.output {
-        Output::Json => println!("{:#}", as_json(&config, &sources, &sinks)),
+        Output::Json => print_json(&as_json(&config, &sources, &sinks)),
         Output::Table => show(&config, &sources, &sinks),
     }
     let errors = sources.iter().filter_map(|(_, asked)| asked.as_ref().err());
@@ -149,15 +151,6 @@ fn cells(name: &str, survey: &Survey) -> Vec<String> {
         blocked_keys.to_string(),
         or_none(oldest_transaction),
     ]
-}
-
-fn print_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header);
-    rows.for_each(|row| {
-        table.add_row(row);
-    });
-    println!("{}", table.trim_fmt());
 }
 
 /// The two largest units.

@@ -4,7 +4,10 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 use serde_json::json;
 
-use super::{Cli, Output};
+use super::{
+    Cli,
+    terminal::{Output, print_json},
+};
 
 /// What this program can read from and publish to.
 const FEATURES: [(&str, bool); 6] = [
@@ -21,7 +24,7 @@ pub(super) fn version(output: Output) {
     let version = env!("CARGO_PKG_VERSION");
     match output {
         Output::Table => println!("barid-relay {version} ({})", features.join(", ")),
-        Output::Json => println!("{:#}", json!({"version": version, "features": features})),
+        Output::Json => print_json(&json!({"version": version, "features": features})),
     }
 }
 

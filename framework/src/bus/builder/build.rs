@@ -59,6 +59,7 @@ impl BusBuilder {
         let mut background = Vec::new();
         let waiting = self.waiting(&mut background);
         self.retention(capabilities.as_ref(), &mut background);
+        background.extend(capabilities.as_ref().and_then(|unit| unit.background.clone()));
         let (Some(transport), Some(settings), true) = (self.transport, settings, problems.0.is_empty())
         else {
             return Err(BuildError { bus: self.name, problems: problems.0 });

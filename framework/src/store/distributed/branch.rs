@@ -2,10 +2,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex as Lock, PoisonError},
     time::Instant,
 };
 
@@ -13,6 +10,7 @@ use async_trait::async_trait;
 use sqlx::Pool;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::markers;
 use crate::{
     distributed::{
         Ack, BranchId, CoordinatorId, Decision, Health, Heuristic, Pressure, Resource, ResourceId, RmError,
@@ -20,11 +18,7 @@ use crate::{
     },
     error::{Error, Result},
     limits,
-    store::{
-        backend::{Backend, Verdict},
-        connection::UnitConnection,
-        statement::Statement,
-    },
+    store::{backend::Backend, connection::UnitConnection},
     transport::OutgoingRow,
 };
 
@@ -59,7 +53,12 @@ pub trait TwoPhase: Backend {
         coordinator: CoordinatorId,
     ) -> impl Future<Output = Result<Vec<BranchId>, sqlx::Error>> + Send;
 
-    /// Why it cannot be prepared at all, with the remedy, or what it is.
+    /// Why it can never be prepared as it is set up, with the remedy. Asked once in a process, before the first branch is opened.
+    fn unfit(
+        connection: &mut UnitConnection<Self>,
+    ) -> impl Future<Output = Result<Option<String>, sqlx::Error>> + Send;
+
+    /// Why it cannot be prepared now, with the remedy, or what it is.
     fn examine(
         connection: &mut UnitConnection<Self>,
     ) -> impl Future<Output = Result<Result<String, String>, sqlx::Error>> + Send;
@@ -78,6 +77,8 @@ pub trait TwoPhase: Backend {
 pub struct SqlResource<DB: TwoPhase> {
     id: ResourceId,
     pool: Pool<DB>,
+    /// Set once it is known that it can be prepared.
+    fit: tokio::sync::OnceCell<()>,
 }
 
 impl<DB: TwoPhase> SqlResource<DB> {
@@ -85,7 +86,7 @@ impl<DB: TwoPhase> SqlResource<DB> {
     /// too: only who prepared a branch may end it.
     #[must_use]
     pub fn new(id: ResourceId, pool: Pool<DB>) -> Arc<Self> {
-        Arc::new(Self { id, pool })
+        Arc::new(Self { id, pool, fit: tokio::sync::OnceCell::new() })
     }
 
     /// The branch of one transaction.
@@ -94,9 +95,21 @@ impl<DB: TwoPhase> SqlResource<DB> {
         SqlBranch {
             resource: Arc::clone(self),
             open: Arc::default(),
-            prepared: Arc::default(),
+            stage: Arc::default(),
             outbox: Arc::default(),
         }
+    }
+
+    /// Refuses what would lose or refuse every branch, before any work is done in one.
+    async fn check(&self, connection: &mut UnitConnection<DB>) -> Result<(), RmError> {
+        let look = || async move {
+            match DB::unfit(connection).await {
+                Ok(None) => Ok(()),
+                Ok(Some(reason)) => Err(RmError::Config(reason)),
+                Err(error) => Err(DB::classify(&error)),
+            }
+        };
+        self.fit.get_or_try_init(look).await.copied()
     }
 
     async fn end(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
@@ -105,8 +118,8 @@ impl<DB: TwoPhase> SqlResource<DB> {
             return Ok(ack);
         }
         match decision {
-            Decision::Abort => tombstone(&self.pool, branch).await,
-            Decision::Commit => match marked(&self.pool, branch).await?.as_deref() {
+            Decision::Abort => markers::tombstone(&self.pool, branch).await,
+            Decision::Commit => match markers::marked(&self.pool, branch).await?.as_deref() {
                 Some("branch") => Ok(Ack::Done),
                 _ => Ok(Ack::Heuristic(Heuristic::RolledBack)),
             },
@@ -118,54 +131,6 @@ async fn hold<DB: Backend>(pool: &Pool<DB>) -> Result<UnitConnection<DB>, RmErro
     let connection = tokio::time::timeout(limits::CALL_TIMEOUT, pool.acquire()).await;
     let connection = connection.map_err(|_| RmError::Retryable("no connection in time".to_owned()))?;
     Ok(UnitConnection::hold(connection.map_err(|error| RmError::Retryable(error.to_string()))?))
-}
-
-/// Runs one statement on the markers of a database.
-async fn on_markers<DB: Backend>(
-    pool: &Pool<DB>,
-    statement: &Statement,
-) -> Result<(u64, Vec<DB::Row>), sqlx::Error> {
-    let _writer = DB::writer(pool).await;
-    UnitConnection::hold(pool.acquire().await?).alone(statement).await
-}
-
-fn on_marker_error<DB: Backend>(error: &sqlx::Error) -> RmError {
-    let text = format!("the marker of the branch: {error}");
-    match error.as_database_error() {
-        Some(answer) if DB::is_contention(answer) => RmError::Retryable(text),
-        Some(_) if DB::verdict(error) == Verdict::Refused => RmError::Config(text),
-        _ => RmError::Unknown(text),
-    }
-}
-
-/// What the marker of a branch says; waits for whoever is writing it.
-pub(super) async fn marked<DB: Backend>(
-    pool: &Pool<DB>,
-    branch: &BranchId,
-) -> Result<Option<String>, RmError> {
-    let select = Statement::new("SELECT state FROM dtx_marker WHERE xid=").text(branch.to_string());
-    let answer = on_markers(pool, &select.sql(DB::READ_LOCKED)).await;
-    let (_, rows) = answer.map_err(|error| on_marker_error::<DB>(&error))?;
-    rows.first().map_or(Ok(None), |row| DB::text(row, 0)).map_err(|error| on_marker_error::<DB>(&error))
-}
-
-/// Makes sure that a branch which is not prepared never will be, or finds that it has committed.
-pub(super) async fn tombstone<DB: Backend>(pool: &Pool<DB>, branch: &BranchId) -> Result<Ack, RmError> {
-    match on_markers(pool, &DB::tombstone(branch)).await {
-        Ok((1, _)) => return Ok(Ack::Done),
-        Ok(_) => {}
-        Err(error) if error.as_database_error().is_some_and(|answer| answer.is_unique_violation()) => {}
-        Err(error) => return Err(on_marker_error::<DB>(&error)),
-    }
-    Ok(match marked(pool, branch).await?.as_deref() {
-        Some("branch") => Ack::Heuristic(Heuristic::Committed),
-        _ => Ack::Done,
-    })
-}
-
-pub(super) async fn forget<DB: Backend>(pool: &Pool<DB>, branch: &BranchId) -> Result<(), RmError> {
-    let delete = Statement::new("DELETE FROM dtx_marker WHERE xid=").text(branch.to_string());
-    on_markers(pool, &delete).await.map(drop).map_err(|error| on_marker_error::<DB>(&error))
 }
 
 #[async_trait]
@@ -184,7 +149,7 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
     }
 
     async fn forget(&self, branch: &BranchId) -> Result<(), RmError> {
-        forget(&self.pool, branch).await
+        markers::forget(&self.pool, branch).await
     }
 
     async fn health(&self) -> Health {
@@ -209,9 +174,24 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
 pub struct SqlBranch<DB: TwoPhase> {
     resource: Arc<SqlResource<DB>>,
     open: Arc<Mutex<Option<UnitConnection<DB>>>>,
-    /// Whether what is open is prepared.
-    prepared: Arc<AtomicBool>,
-    outbox: Arc<std::sync::Mutex<Vec<OutgoingRow>>>,
+    stage: Arc<Lock<Stage>>,
+    outbox: Arc<Lock<Vec<OutgoingRow>>>,
+}
+
+/// How far a branch is in this process.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Stage {
+    /// Work can be done in it.
+    #[default]
+    Open,
+    /// It was asked to prepare, and there was no answer.
+    Asked,
+    /// It has prepared.
+    Prepared,
+    /// It has changed nothing, and is over.
+    ReadOnly,
+    /// It is over.
+    Ended,
 }
 
 impl<DB: TwoPhase> Clone for SqlBranch<DB> {
@@ -219,7 +199,7 @@ impl<DB: TwoPhase> Clone for SqlBranch<DB> {
         Self {
             resource: Arc::clone(&self.resource),
             open: Arc::clone(&self.open),
-            prepared: Arc::clone(&self.prepared),
+            stage: Arc::clone(&self.stage),
             outbox: Arc::clone(&self.outbox),
         }
     }
@@ -235,7 +215,7 @@ impl<DB: TwoPhase> SqlBranch<DB> {
     /// When it has not begun, or is prepared.
     pub async fn connection(&self) -> Result<BranchGuard<DB>> {
         let guard = Arc::clone(&self.open).lock_owned().await;
-        if guard.is_none() || self.prepared.load(Ordering::Relaxed) {
+        if guard.is_none() || self.stage() != Stage::Open {
             return Err(Error::new(
                 "the branch is not open: begin the transaction first, and work before it is prepared",
             ));
@@ -243,9 +223,41 @@ impl<DB: TwoPhase> SqlBranch<DB> {
         Ok(BranchGuard(guard))
     }
 
+    /// The same without waiting: whoever holds it is in the same handler, and would wait for itself.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn connection_now(&self) -> Result<BranchGuard<DB>> {
+        let guard = Arc::clone(&self.open).try_lock_owned().map_err(|_| {
+            Error::new(format!(
+                "a guard of branch {} is alive already: drop it before taking another",
+                self.resource.id
+            ))
+        })?;
+        if guard.is_none() { Err(Error::new("the branch has ended")) } else { Ok(BranchGuard(guard)) }
+    }
+
     /// Rows that enter the outbox of this database with the branch.
     pub fn publish(&self, rows: impl IntoIterator<Item = OutgoingRow>) {
-        self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(rows);
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
+    }
+
+    fn stage(&self) -> Stage {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self, to: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    /// Votes no, for a reason that the connection does not know.
+    pub(super) async fn refuse(&self, reason: String) -> Vote {
+        self.turn(Stage::Ended);
+        // Whoever still holds a guard holds a connection that nobody asks to prepare any more.
+        if let Ok(mut held) = self.held().await
+            && let Some(mut connection) = held.take()
+        {
+            connection.close_hard().await;
+        }
+        Vote::No { reason }
     }
 
     async fn held(&self) -> Result<OwnedMutexGuard<Option<UnitConnection<DB>>>, String> {
@@ -256,13 +268,47 @@ impl<DB: TwoPhase> SqlBranch<DB> {
         })
     }
 
+    /// Prepares what is open on `connection`, which is kept in `place` if the branch belongs to its session from then on.
+    async fn ask(
+        &self,
+        mut connection: UnitConnection<DB>,
+        branch: &BranchId,
+        place: &mut Option<UnitConnection<DB>>,
+    ) -> Result<Vote, RmError> {
+        if let Some(cause) = connection.poisoned() {
+            connection.close_hard().await;
+            return Ok(Vote::No { reason: cause.to_owned() });
+        }
+        let rows = std::mem::take(&mut *self.outbox.lock().unwrap_or_else(PoisonError::into_inner));
+        if !rows.is_empty()
+            && let Err(error) = connection.insert_outbox(&rows).await
+        {
+            connection.close_hard().await;
+            return Ok(Vote::No { reason: format!("the outbox rows were refused: {error}") });
+        }
+        match DB::prepare(&mut connection, branch).await {
+            Ok(Vote::Prepared) => {
+                if DB::KEEPS_SESSION {
+                    *place = Some(connection);
+                }
+                Ok(Vote::Prepared)
+            }
+            Ok(Vote::ReadOnly) => Ok(Vote::ReadOnly),
+            other => {
+                connection.close_hard().await;
+                other
+            }
+        }
+    }
+
     async fn finish(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
         let mut held = self.held().await.map_err(RmError::Retryable)?;
+        let stage = self.stage();
+        self.turn(Stage::Ended);
         let Some(mut connection) = held.take() else {
             return self.resource.end(branch, decision).await;
         };
-        let prepared = self.prepared.load(Ordering::Relaxed);
-        if !prepared && decision == Decision::Abort {
+        if stage != Stage::Prepared && decision == Decision::Abort {
             // Nobody has sent a prepare, and with this connection nobody will.
             if DB::KEEPS_SESSION || connection.roll_back().await.is_err() {
                 connection.close_hard().await;
@@ -270,7 +316,9 @@ impl<DB: TwoPhase> SqlBranch<DB> {
             return Ok(Ack::Done);
         }
         // A session that has prepared the branch can end it, and while it lives nobody else can.
-        if prepared && let Ok(Some(ack)) = DB::end(&mut connection, branch, decision).await {
+        if stage == Stage::Prepared
+            && let Ok(Some(ack)) = DB::end(&mut connection, branch, decision).await
+        {
             return Ok(ack);
         }
         // What is open on it ends with it, and may be prepared all the same: from here on its name is all that counts.
@@ -291,46 +339,37 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
 
     async fn begin(&self, branch: &BranchId) -> Result<(), RmError> {
         let mut connection = hold(&self.resource.pool).await?;
+        self.resource.check(&mut connection).await?;
         DB::begin(&mut connection, branch).await.map_err(|error| DB::classify(&error))?;
         *self.open.lock().await = Some(connection);
         Ok(())
     }
 
     async fn prepare(&self, branch: &BranchId) -> Result<Vote, RmError> {
+        match self.stage() {
+            Stage::Open => {}
+            Stage::Asked => return Err(RmError::Unknown("it was asked to prepare before".to_owned())),
+            Stage::Prepared => return Ok(Vote::Prepared),
+            Stage::ReadOnly => return Ok(Vote::ReadOnly),
+            Stage::Ended => return Ok(Vote::No { reason: "the branch is over".to_owned() }),
+        }
         let mut held = match self.held().await {
             Ok(held) => held,
-            Err(reason) => return Ok(Vote::No { reason }),
+            Err(reason) => return Ok(self.refuse(reason).await),
         };
         // Taken out: a future that is dropped from here on closes the connection, and rolling back goes by name.
-        let Some(mut connection) = held.take() else {
-            return Ok(Vote::No { reason: "the branch is not open".to_owned() });
+        self.turn(Stage::Asked);
+        let vote = match held.take() {
+            Some(connection) => self.ask(connection, branch, &mut held).await,
+            None => Ok(Vote::No { reason: "the branch is not open".to_owned() }),
         };
-        if let Some(cause) = connection.poisoned() {
-            connection.close_hard().await;
-            return Ok(Vote::No { reason: cause.to_owned() });
+        match &vote {
+            Ok(Vote::Prepared) => self.turn(Stage::Prepared),
+            Ok(Vote::ReadOnly) => self.turn(Stage::ReadOnly),
+            Ok(Vote::No { .. }) => self.turn(Stage::Ended),
+            Err(_) => {}
         }
-        let rows =
-            std::mem::take(&mut *self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        if !rows.is_empty()
-            && let Err(error) = connection.insert_outbox(&rows).await
-        {
-            connection.close_hard().await;
-            return Ok(Vote::No { reason: format!("the outbox rows were refused: {error}") });
-        }
-        match DB::prepare(&mut connection, branch).await {
-            Ok(Vote::Prepared) => {
-                if DB::KEEPS_SESSION {
-                    self.prepared.store(true, Ordering::Relaxed);
-                    *held = Some(connection);
-                }
-                Ok(Vote::Prepared)
-            }
-            Ok(Vote::ReadOnly) => Ok(Vote::ReadOnly),
-            other => {
-                connection.close_hard().await;
-                other
-            }
-        }
+        vote
     }
 
     async fn pre_commit(&self, _: &BranchId) -> Result<(), RmError> {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// "bard": says in `XA RECOVER` whose they are.
-const FORMAT: i64 = 0x6261_7264;
+pub(super) const FORMAT: i64 = 0x6261_7264;
 
 /// XAER_NOTA: no such transaction, or the session that prepared it still lives.
 const NOT_FOUND: u16 = 1397;
@@ -124,16 +124,18 @@ impl TwoPhase for MySql {
         Ok(found)
     }
 
+    async fn unfit(connection: &mut UnitConnection<Self>) -> Result<Option<String>, sqlx::Error> {
+        let version = version(connection).await?;
+        Ok(is_too_old(&version).then(|| too_old(&version)))
+    }
+
     async fn examine(connection: &mut UnitConnection<Self>) -> Result<Result<String, String>, sqlx::Error> {
-        let (_, rows) = connection.alone(&Statement::new("SELECT VERSION()")).await?;
-        let version = rows.first().map(|row| Self::text(row, 0)).transpose()?.flatten().unwrap_or_default();
+        let version = version(connection).await?;
         // Asking is the test: MySQL wants the right XA_RECOVER_ADMIN for it.
         let listed = shared::answers::<Self>(connection.live()?, "XA RECOVER".to_owned()).await;
         Ok(match (listed, is_too_old(&version)) {
             (Err(error), _) => Err(format!("{error}: grant XA_RECOVER_ADMIN to the role of recovery")),
-            (_, true) => Err(format!(
-                "MariaDB {version} rolls prepared transactions back when their session ends: it has to be 10.5 or newer"
-            )),
+            (_, true) => Err(too_old(&version)),
             (Ok(_), false) => Ok(version),
         })
     }
@@ -165,8 +167,19 @@ fn refusal(error: &sqlx::Error) -> String {
     }
 }
 
+async fn version(connection: &mut UnitConnection<MySql>) -> Result<String, sqlx::Error> {
+    let (_, rows) = connection.alone(&Statement::new("SELECT VERSION()")).await?;
+    Ok(rows.first().map(|row| MySql::text(row, 0)).transpose()?.flatten().unwrap_or_default())
+}
+
+fn too_old(version: &str) -> String {
+    format!(
+        "MariaDB {version} rolls prepared transactions back when their session ends: use MariaDB 10.5 or newer"
+    )
+}
+
 /// MariaDB before 10.5. MySQL keeps them since 5.7.
-fn is_too_old(version: &str) -> bool {
+pub(super) fn is_too_old(version: &str) -> bool {
     // Some MariaDB servers put a 5.5.5 in front of their version.
     let own = version.strip_prefix("5.5.5-").unwrap_or(version);
     let mut parts = own.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());

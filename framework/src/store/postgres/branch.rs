@@ -105,6 +105,13 @@ impl TwoPhase for Postgres {
         Ok(names?.into_iter().flatten().filter_map(|name| BranchId::parse(&name)).collect())
     }
 
+    async fn unfit(connection: &mut UnitConnection<Self>) -> Result<Option<String>, sqlx::Error> {
+        let select = Statement::new("SELECT current_setting('max_prepared_transactions')::bigint");
+        let (_, rows) = connection.alone(&select).await?;
+        let slots = rows.first().map(|row| Self::int(row, 0)).transpose()?;
+        Ok((slots == Some(0)).then(|| DISABLED.to_owned()))
+    }
+
     async fn examine(connection: &mut UnitConnection<Self>) -> Result<Result<String, String>, sqlx::Error> {
         let select = Statement::new(
             "SELECT current_setting('max_prepared_transactions')::bigint,(SELECT count(*)FROM pg_prepared_xacts)",
@@ -146,9 +153,9 @@ impl TwoPhase for Postgres {
     }
 }
 
-const DISABLED: &str = "prepared transactions are disabled on this server: set max_prepared_transactions to at least the number of \
+pub(super) const DISABLED: &str = "prepared transactions are disabled on this server: set max_prepared_transactions to at least the number of \
                         transactions at once (and on its standbys), and restart it";
-const EXHAUSTED: &str = "slots for prepared transactions are in use: look for forgotten ones in pg_prepared_xacts, or raise \
+pub(super) const EXHAUSTED: &str = "slots for prepared transactions are in use: look for forgotten ones in pg_prepared_xacts, or raise \
                          max_prepared_transactions and restart the server";
 
 /// Why, with the remedy where there is one.

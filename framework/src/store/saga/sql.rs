@@ -1,6 +1,6 @@
 //! Sagas in SQL: how they are found, and the statements that save them.
 
-use std::{any::Any, future::Future, marker::PhantomData, sync::Arc, time::Duration};
+use std::{future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{Database, error::DatabaseError};
@@ -66,8 +66,8 @@ impl<DB: Backend> SqlSagas<DB> {
     }
 
     fn unit(unit: Option<&mut dyn Unit>) -> Result<&mut SqlUnit<DB>> {
-        let unit = unit.and_then(|unit| (unit as &mut dyn Any).downcast_mut::<SqlUnit<DB>>());
-        unit.ok_or_else(|| Error::new("there is no open unit of work to keep a saga in"))
+        unit.and_then(SqlUnit::of)
+            .ok_or_else(|| Error::new("there is no open unit of work to keep a saga in"))
     }
 }
 
