@@ -19,15 +19,15 @@ use crate::{
     },
 };
 
-const COLUMNS: &str =
-    "seq, id, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext";
+const COLUMNS: &str = "seq, id, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext, \
+     TIMESTAMPDIFF(MICROSECOND, created_at, UTC_TIMESTAMP(6))";
 
 /// Who may hold a position whose row is not visible yet: whoever has written something, or is about to and has locked its table.
 const WRITERS: &str = "SELECT CAST(trx_id AS UNSIGNED) FROM information_schema.innodb_trx \
     WHERE trx_rows_modified > 0 OR trx_tables_locked > 0";
 
 /// What MariaDB and MySQL say to a role without the privilege PROCESS.
-const ACCESS_DENIED: u16 = 1227;
+pub(super) const ACCESS_DENIED: u16 = 1227;
 
 type Writers = HashSet<u64>;
 
@@ -190,6 +190,7 @@ fn columns(row: &MySqlRow) -> Result<Columns, sqlx::Error> {
         payload: row.try_get(6)?,
         headers: row.try_get(7)?,
         tracingspancontext: row.try_get(8)?,
+        age_us: row.try_get(9)?,
     })
 }
 
