@@ -83,7 +83,7 @@ impl fmt::Display for Alarm {
         }
         match self.over {
             true => write!(f, ", no more than {} again", self.limit),
-            false => write!(f, ", more than {}: look with `barid tx list`", self.limit),
+            false => write!(f, ", more than {}: look with `barid-relay tx list`", self.limit),
         }
     }
 }
@@ -204,8 +204,8 @@ mod tests {
         assert_eq!(
             texts,
             [
-                "301 seconds is the age of the oldest prepared transaction in shop, more than 300: look with `barid tx list`",
-                "90 percent of the room for prepared transactions is taken in shop, more than 80: look with `barid tx list`",
+                "301 seconds is the age of the oldest prepared transaction in shop, more than 300: look with `barid-relay tx list`",
+                "90 percent of the room for prepared transactions is taken in shop, more than 80: look with `barid-relay tx list`",
             ]
         );
         // A server without such a bound has no share of it.
