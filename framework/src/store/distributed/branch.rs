@@ -1,7 +1,6 @@
 //! Branches in databases that can be prepared.
 
 use std::{
-    ops::{Deref, DerefMut},
     sync::{Arc, Mutex as Lock, PoisonError},
     time::Instant,
 };
@@ -21,6 +20,9 @@ use crate::{
     store::{backend::Backend, connection::UnitConnection},
     transport::OutgoingRow,
 };
+
+mod guard;
+pub use guard::BranchGuard;
 
 /// A database whose transactions can be prepared.
 pub trait TwoPhase: Backend {
@@ -205,9 +207,6 @@ impl<DB: TwoPhase> Clone for SqlBranch<DB> {
     }
 }
 
-/// The connection of a branch, while it is used. Drop it before the transaction is prepared.
-pub struct BranchGuard<DB: TwoPhase>(OwnedMutexGuard<Option<UnitConnection<DB>>>);
-
 impl<DB: TwoPhase> SqlBranch<DB> {
     /// The connection, once the transaction has begun.
     ///
@@ -391,21 +390,5 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
         {
             connection.close_hard().await;
         }
-    }
-}
-
-impl<DB: TwoPhase> Deref for BranchGuard<DB> {
-    type Target = UnitConnection<DB>;
-
-    #[allow(clippy::expect_used)] // looked at when the guard was made, and nobody else can take it
-    fn deref(&self) -> &Self::Target {
-        self.0.as_ref().expect("a guard is only made of an open branch")
-    }
-}
-
-impl<DB: TwoPhase> DerefMut for BranchGuard<DB> {
-    #[allow(clippy::expect_used)] // see above
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.0.as_mut().expect("a guard is only made of an open branch")
     }
 }
