@@ -8,10 +8,13 @@ use async_trait::async_trait;
 use barid::{
     distributed::{
         Ack, BranchId, Coordinator, CoordinatorId, DistributedError, Finding, Health, Part, Resource,
-        ResourceId, RmError, Settings, core::Decision, examine,
+        ResourceId, RmError, Settings, TransactionDetail, core::Decision, examine,
     },
     limits,
-    store::distributed::any::{decision_log, resource},
+    store::{
+        AnyPool,
+        distributed::any::{decision_log, event_store, resource},
+    },
 };
 
 use crate::{
@@ -19,10 +22,12 @@ use crate::{
     setup::{self, SetupError},
 };
 
-/// A home, and the databases that take part.
+/// A decision log, and the databases that take part in what is looked at.
 pub struct Transactions {
     /// Decides and looks.
     pub coordinator: Coordinator,
+    source: String,
+    home: AnyPool,
     resources: Vec<Arc<dyn Resource>>,
 }
 
@@ -42,48 +47,98 @@ pub enum OpenError {
         #[source]
         cause: DistributedError,
     },
+    /// A database that takes part is not in the configuration. Nothing was done.
+    #[error(
+        "branch {branch:?} is on resource {resource}, which the configuration does not have: add [resource.{resource}] with its url"
+    )]
+    NoResource {
+        /// The branch.
+        branch: String,
+        /// Its resource.
+        resource: String,
+    },
+    /// A branch that is no database's. Nothing was done.
+    #[error(
+        "branch {branch:?} is a participant of the application's own ({resource_type}): only recovery in the application can end it"
+    )]
+    NotOurs {
+        /// The branch.
+        branch: String,
+        /// What the log says that it is.
+        resource_type: String,
+    },
+}
+
+/// What to do about databases that the configuration does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Refuse: what is done by hand is done everywhere.
+    Refuse,
+    /// Go on without them.
+    Pass,
 }
 
 impl Transactions {
-    /// Opens the home database and those that take part.
+    /// Opens the home database.
     ///
     /// # Errors
-    /// When the home cannot be opened. Another database that cannot is left to recovery.
-    pub async fn open(config: &Config, name: &str, source: &SourceConfig) -> Result<Self, OpenError> {
-        let mut resources: Vec<Arc<dyn Resource>> = Vec::new();
-        for (name, id) in ids(config) {
-            resources.push(match setup::resource(&name, &config.resource[&name]).await {
-                Ok(pool) => resource(id, &pool),
-                Err(error) => Arc::new(Away { id, why: error.to_string() }),
-            });
-        }
-        Self::with(name, source, resources).await
-    }
-
-    /// Opens the home database alone, to look at the log.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub async fn log_of(name: &str, source: &SourceConfig) -> Result<Self, OpenError> {
-        Self::with(name, source, Vec::new()).await
+    /// When it cannot be opened or has no log.
+    pub async fn open(name: &str, source: &SourceConfig) -> Result<Self, OpenError> {
+        Self::with(name.to_owned(), setup::database(name, source).await?, Vec::new()).await
     }
 
     async fn with(
-        name: &str,
-        source: &SourceConfig,
+        source: String,
+        home: AnyPool,
         resources: Vec<Arc<dyn Resource>>,
     ) -> Result<Self, OpenError> {
-        let home = setup::database(name, source).await?;
         let coordinator = Coordinator::connect(decision_log(&home), resources.clone(), Settings::default());
-        let coordinator =
-            coordinator.await.map_err(|cause| OpenError::Log { source_name: name.to_owned(), cause })?;
-        Ok(Self { coordinator, resources })
+        match coordinator.await {
+            Ok(coordinator) => Ok(Self { coordinator, source, home, resources }),
+            Err(cause) => Err(OpenError::Log { source_name: source, cause }),
+        }
     }
 
-    /// Whether the configuration has it.
-    #[must_use]
-    pub fn knows(&self, resource: &str) -> bool {
-        self.resources.iter().any(|known| known.id().as_str() == resource)
+    /// Opens the databases that take part in a transaction. What is left in one that cannot be reached is left to recovery.
+    ///
+    /// # Errors
+    /// When one is not in the configuration, unless that is passed over, or is none.
+    pub async fn of(
+        self,
+        config: &Config,
+        found: &TransactionDetail,
+        missing: Missing,
+    ) -> Result<Self, OpenError> {
+        let mut resources: Vec<Arc<dyn Resource>> = Vec::new();
+        for branch in &found.branches {
+            let (name, id) = (&branch.resource, ResourceId::new(&branch.resource));
+            let known = config.resource.get(name).zip(id.ok());
+            match known {
+                None if missing == Missing::Pass => {}
+                None => {
+                    let (branch, resource) = (branch.name.clone(), name.clone());
+                    return Err(OpenError::NoResource { branch, resource });
+                }
+                Some(_) if resources.iter().any(|known| known.id().as_str() == name) => {}
+                Some((config, id)) => {
+                    let make: fn(ResourceId, &AnyPool) -> Arc<dyn Resource> =
+                        match branch.resource_type.as_str() {
+                            "event_store" => event_store,
+                            "postgres" | "mysql" | "sqlite" | "unit_of_work" => resource,
+                            _ if missing == Missing::Pass => continue,
+                            other => {
+                                let (branch, resource_type) = (branch.name.clone(), other.to_owned());
+                                return Err(OpenError::NotOurs { branch, resource_type });
+                            }
+                        };
+                    resources.push(match setup::resource(name, config).await {
+                        Ok(pool) => make(id, &pool),
+                        Err(error) => Arc::new(Away { id, why: error.to_string() }),
+                    });
+                }
+            }
+        }
+        Self::with(self.source, self.home, resources).await
     }
 
     /// Whether a branch is prepared now, by what its database says. `None`: the database is not known here, or did not answer.
@@ -130,11 +185,6 @@ impl Resource for Away {
     }
 }
 
-fn ids(config: &Config) -> impl Iterator<Item = (String, ResourceId)> + '_ {
-    // Checked when the configuration was read.
-    config.resource.keys().filter_map(|name| Some((name.clone(), ResourceId::new(name).ok()?)))
-}
-
 /// What was found in one of the databases.
 pub struct Examined {
     /// `[source.orders]`, `[resource.stock]`.
@@ -153,8 +203,8 @@ pub async fn check(config: &Config, name: &str, source: &SourceConfig) -> Vec<Ex
         Err(error) => Err(error),
     };
     all.push(Examined { section: format!("[source.{name}]"), part: Part::Home, found: home });
-    for (name, _) in ids(config) {
-        let found = match setup::resource(&name, &config.resource[&name]).await {
+    for (name, resource) in &config.resource {
+        let found = match setup::resource(name, resource).await {
             Ok(pool) => Ok(examine(&pool, Part::Branch).await),
             Err(error) => Err(error),
         };

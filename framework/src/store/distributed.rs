@@ -20,6 +20,8 @@ pub mod events;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod examine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod guard;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod last;

@@ -7,7 +7,10 @@ use barid::{
     store::{pool::ConnectError, schema::SchemaError},
 };
 
-use crate::{config::ConfigError, relay::RelayError, setup::SetupError, source::SourceError, tx::OpenError};
+use crate::{
+    admin::AdminError, config::ConfigError, relay::RelayError, setup::SetupError, source::SourceError,
+    tx::OpenError,
+};
 
 /// Shown below `--help`; the codes are those of [`Failure::code`].
 pub(super) const HELP: &str = "Exit codes:
@@ -18,7 +21,8 @@ pub(super) const HELP: &str = "Exit codes:
   4    a database or a broker cannot be reached, or refuses
   5    the schema is missing, changed, or newer than this program
   6    no parked message, or no transaction, is what was asked for
-  7    the transaction is decided otherwise, not prepared, or not over: nothing was changed
+  7    the transaction is decided otherwise, not prepared, not over, or not the databases' alone: nothing was changed
+  8    doctor found something that has to be repaired
   130  stopped by a second signal, without a drain";
 
 /// Why the program did not do what it was asked.
@@ -36,10 +40,14 @@ pub(super) enum Failure {
     Schema(#[from] SchemaError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     #[error("{0}")]
     Usage(String),
     #[error("source {source_name}: no such message is parked: {selection}")]
     NothingParked { source_name: String, selection: String },
+    #[error("{0} of the findings above are problems")]
+    Problems(usize),
     #[error("source {source_name}: {cause}")]
     Transaction {
         source_name: String,
@@ -53,10 +61,8 @@ pub(super) enum Failure {
     Mixed { transaction: String },
     #[error("source {source_name}: no transaction is called {called:?}")]
     NoTransaction { source_name: String, called: String },
-    #[error(
-        "branch {branch:?} is on resource {resource}, which the configuration does not have: add [resource.{resource}] with its url"
-    )]
-    NoResource { branch: String, resource: String },
+    #[error(transparent)]
+    Participants(OpenError),
     #[error("{0} of the checks above failed")]
     Checks(usize, u8),
     #[error("source {0}: its relay has died; this is a defect, please report it with the log")]
@@ -72,6 +78,7 @@ impl From<OpenError> for Failure {
         match error {
             OpenError::Setup(error) => Self::Setup(error),
             OpenError::Log { source_name, cause } => Self::Transaction { source_name, cause },
+            other => Self::Participants(other),
         }
     }
 }
@@ -96,7 +103,9 @@ impl Failure {
     fn number(&self) -> u8 {
         match self {
             Self::Sources { each, .. } => each.iter().map(Self::number).max().unwrap_or(1),
-            Self::Config(_) | Self::NoResource { .. } => 3,
+            Self::Config(_) => 3,
+            Self::Participants(OpenError::NotOurs { .. }) => 7,
+            Self::Participants(_) => 3,
             Self::Setup(error) => setup(error),
             Self::Connect(error) => connect(error),
             Self::Schema(_) => 5,
@@ -106,7 +115,10 @@ impl Failure {
             Self::Relay(RelayError::Sink { .. }) => 4,
             Self::Usage(_) => 2,
             Self::Source(_) => 4,
+            Self::Admin(AdminError::Bind { .. }) => 1,
+            Self::Admin(_) => 3,
             Self::NothingParked { .. } => 6,
+            Self::Problems(_) => 8,
             Self::Relay(_) | Self::Died(_) | Self::Signals(_) | Self::Mixed { .. } => 1,
         }
     }

@@ -13,9 +13,13 @@ use clap::{Args, Subcommand};
 
 use super::{
     ConfigFile, Failure, load, source_of,
-    terminal::{Output, age, user},
+    terminal::{Output, user},
 };
-use crate::tx::{Transactions, check};
+use crate::{
+    config::Config,
+    parked::words,
+    tx::{Missing, Transactions, check},
+};
 
 mod output;
 
@@ -60,7 +64,7 @@ enum Command {
         #[arg(long)]
         status: Option<String>,
         /// Begun longer ago than this: 30s, 15m, 2h or 7d.
-        #[arg(long, value_name = "AGE", value_parser = age)]
+        #[arg(long, value_name = "AGE", value_parser = words::age)]
         older_than: Option<Duration>,
         /// At most so many.
         #[arg(long, default_value_t = LIMIT, value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -157,9 +161,7 @@ pub(super) async fn tx(tx: Tx) -> Result<(), Failure> {
 }
 
 async fn list(on: &On, filter: &TransactionFilter) -> Result<(), Failure> {
-    let config = load(&on.file.config)?;
-    let (name, source) = source_of(&config, on.source.as_deref())?;
-    let desk = Desk { source: name.clone(), all: Transactions::log_of(name, source).await? };
+    let desk = on.open().await?;
     let found = desk.all.coordinator.list(filter).await.map_err(|error| desk.failed(error))?;
     let figures = desk.all.coordinator.figures().await.map_err(|error| desk.failed(error))?;
     output::list(&found, &figures, filter.count, on.output);
@@ -167,8 +169,7 @@ async fn list(on: &On, filter: &TransactionFilter) -> Result<(), Failure> {
 }
 
 async fn show(on: &On, called: &str) -> Result<(), Failure> {
-    let desk = on.open().await?;
-    let found = desk.find(called).await?;
+    let (desk, found) = on.open().await?.on(called, Missing::Pass).await?;
     let mut prepared = Vec::new();
     for branch in &found.branches {
         let id = BranchId {
@@ -185,9 +186,7 @@ async fn show(on: &On, called: &str) -> Result<(), Failure> {
 }
 
 async fn resolve(changing: &Changing, decision: Decision) -> Result<(), Failure> {
-    let desk = changing.on.open().await?;
-    let found = desk.find(&changing.transaction).await?;
-    desk.knows_all(&found)?;
+    let (desk, found) = changing.on.open().await?.on(&changing.transaction, Missing::Refuse).await?;
     let gid = found.transaction.gid;
     let coordinator = &desk.all.coordinator;
     if changing.dry_run {
@@ -205,11 +204,8 @@ async fn resolve(changing: &Changing, decision: Decision) -> Result<(), Failure>
 }
 
 async fn forget(changing: &Changing, how: Forget) -> Result<(), Failure> {
-    let desk = changing.on.open().await?;
-    let found = desk.find(&changing.transaction).await?;
-    if how == Forget::Finished || found.transaction.finished_at.is_some() {
-        desk.knows_all(&found)?;
-    }
+    let missing = if how == Forget::GiveUp { Missing::Pass } else { Missing::Refuse };
+    let (desk, found) = changing.on.open().await?.on(&changing.transaction, missing).await?;
     let gid = found.transaction.gid;
     let coordinator = &desk.all.coordinator;
     if changing.dry_run {
@@ -235,6 +231,7 @@ async fn examine(on: &On) -> Result<(), Failure> {
 
 /// The transactions of one source.
 struct Desk {
+    config: Config,
     source: String,
     all: Transactions,
 }
@@ -243,8 +240,8 @@ impl On {
     async fn open(&self) -> Result<Desk, Failure> {
         let config = load(&self.file.config)?;
         let (name, source) = source_of(&config, self.source.as_deref())?;
-        let all = Transactions::open(&config, name, source).await?;
-        Ok(Desk { source: name.clone(), all })
+        let all = Transactions::open(name, source).await?;
+        Ok(Desk { source: name.clone(), all, config })
     }
 }
 
@@ -279,13 +276,10 @@ impl Desk {
         })
     }
 
-    /// What is done by hand is done everywhere at once, as far as the databases can be reached.
-    fn knows_all(&self, found: &TransactionDetail) -> Result<(), Failure> {
-        match found.branches.iter().find(|branch| !self.all.knows(&branch.resource)) {
-            None => Ok(()),
-            Some(branch) => {
-                Err(Failure::NoResource { branch: branch.name.clone(), resource: branch.resource.clone() })
-            }
-        }
+    /// One transaction, with the databases that take part in it.
+    async fn on(self, called: &str, missing: Missing) -> Result<(Self, TransactionDetail), Failure> {
+        let found = self.find(called).await?;
+        let all = self.all.of(&self.config, &found, missing).await?;
+        Ok((Self { all, ..self }, found))
     }
 }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use sqlx::Pool;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+pub use super::guard::BranchGuard;
 use super::markers;
 use crate::{
     distributed::{
