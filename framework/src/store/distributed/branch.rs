@@ -22,6 +22,9 @@ use crate::{
     transport::OutgoingRow,
 };
 
+mod guard;
+pub use guard::BranchGuard;
+
 /// A database whose transactions can be prepared.
 pub trait TwoPhase: Backend {
     /// Opens the transaction of a branch.
