@@ -85,7 +85,8 @@ async fn end_sessions(pool: &AnyPool) -> std::result::Result<(), sqlx::Error> {
                 match connection.execute(kill).await {
                     // It had ended by itself.
                     Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("HY000") => {}
-                    answer => drop(answer?),
+                    Err(error) => return Err(error),
+                    Ok(_) => {}
                 }
             }
             Ok(())

@@ -124,7 +124,7 @@ impl Order {
             users.append_in(&mut db, &stream("user"), Expected::Any, [happened()]).await?;
         }
         let insert = sqlx::query("INSERT INTO t(id)VALUES($1)").bind(id);
-        self.orders.work(async |db| Ok(drop(insert.execute(db).await?))).await?;
+        self.orders.work(async |db| Ok(insert.execute(db).await?)).await?;
         self.orders.publish(Outgoing::raw("orders.placed", Bytes::from_static(b"{}")).key(id)).await?;
         self.unit.add_events_to_participant(self.audit, of("audit", Expected::Any)).await?;
         self.unit.add_events_to_participant(self.audit, of("audit", Expected::Any)).await?;
