@@ -9,16 +9,18 @@ mod book;
 pub mod branch;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub mod bus;
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(crate) mod enlisted;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod care;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) mod enlisted;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod last;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod log;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod markers;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod opened;
 
@@ -32,6 +34,9 @@ pub trait DtxRows: Database {
     /// As status and log call it.
     const RESOURCE_TYPE: &'static str;
 
+    /// Begins a transaction that writes.
+    const BEGIN: &'static str;
+
     /// Appends the time that is so many milliseconds from now.
     fn later(statement: Statement, millis: i64) -> Statement;
 
@@ -43,6 +48,9 @@ pub trait DtxRows: Database {
 
     /// Appends the milliseconds since 1970 of a column that holds a time; NULL stays NULL.
     fn since_1970(statement: Statement, column: &'static str) -> Statement;
+
+    /// How many rows a statement affected.
+    fn affected(result: &Self::QueryResult) -> u64;
 
     /// Text of a column.
     ///

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use sqlx::Pool;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::markers::{forget, marked, tombstone};
 use crate::{
     distributed::{
         Ack, BranchId, CoordinatorId, Decision, Health, Heuristic, Pressure, Resource, ResourceId, RmError,
@@ -23,7 +24,7 @@ use crate::{
     store::{
         backend::{Backend, Verdict},
         connection::UnitConnection,
-        statement::Statement,
+        kept::Kept,
     },
     transport::OutgoingRow,
 };
@@ -36,8 +37,7 @@ pub trait TwoPhase: Backend {
         branch: &BranchId,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// Writes the marker and prepares. A connection that is not open afterwards is clean; [`TwoPhase::KEEPS_SESSION`] says what
-    /// else may be done with it.
+    /// Writes the marker and prepares. The branch is told on the same connection how it ends, and by its name when that is lost.
     fn prepare(
         connection: &mut UnitConnection<Self>,
         branch: &BranchId,
@@ -82,7 +82,7 @@ pub trait TwoPhase: Backend {
 /// and take a [`branch`](Self::branch) of it for each transaction.
 pub struct SqlResource<DB: TwoPhase> {
     id: ResourceId,
-    pool: Pool<DB>,
+    kept: Arc<Kept<DB>>,
     /// Set once it is known that it can be prepared.
     fit: tokio::sync::OnceCell<()>,
 }
@@ -92,7 +92,7 @@ impl<DB: TwoPhase> SqlResource<DB> {
     /// too: only who prepared a branch may end it.
     #[must_use]
     pub fn new(id: ResourceId, pool: Pool<DB>) -> Arc<Self> {
-        Arc::new(Self { id, pool, fit: tokio::sync::OnceCell::new() })
+        Arc::new(Self { id, kept: Kept::new(pool), fit: tokio::sync::OnceCell::new() })
     }
 
     /// The branch of one transaction.
@@ -119,13 +119,13 @@ impl<DB: TwoPhase> SqlResource<DB> {
     }
 
     async fn end(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
-        let mut connection = hold(&self.pool).await?;
+        let mut connection = hold(self.kept.pool()).await?;
         if let Some(ack) = DB::end(&mut connection, branch, decision).await? {
             return Ok(ack);
         }
         match decision {
-            Decision::Abort => tombstone(&self.pool, branch).await,
-            Decision::Commit => match marked(&self.pool, branch).await?.as_deref() {
+            Decision::Abort => tombstone(self.kept.pool(), branch).await,
+            Decision::Commit => match marked(self.kept.pool(), branch).await?.as_deref() {
                 Some("branch") => Ok(Ack::Done),
                 _ => Ok(Ack::Heuristic(Heuristic::RolledBack)),
             },
@@ -139,54 +139,6 @@ async fn hold<DB: Backend>(pool: &Pool<DB>) -> Result<UnitConnection<DB>, RmErro
     Ok(UnitConnection::hold(connection.map_err(|error| RmError::Retryable(error.to_string()))?))
 }
 
-/// Runs one statement on the markers of a database.
-async fn on_markers<DB: Backend>(
-    pool: &Pool<DB>,
-    statement: &Statement,
-) -> Result<(u64, Vec<DB::Row>), sqlx::Error> {
-    let _writer = DB::writer(pool).await;
-    UnitConnection::hold(pool.acquire().await?).alone(statement).await
-}
-
-fn on_marker_error<DB: Backend>(error: &sqlx::Error) -> RmError {
-    let text = format!("the marker of the branch: {error}");
-    match error.as_database_error() {
-        Some(answer) if DB::is_contention(answer) => RmError::Retryable(text),
-        Some(_) if DB::verdict(error) == Verdict::Refused => RmError::Config(text),
-        _ => RmError::Unknown(text),
-    }
-}
-
-/// What the marker of a branch says; waits for whoever is writing it.
-pub(super) async fn marked<DB: Backend>(
-    pool: &Pool<DB>,
-    branch: &BranchId,
-) -> Result<Option<String>, RmError> {
-    let select = Statement::new("SELECT state FROM dtx_marker WHERE xid=").text(branch.to_string());
-    let answer = on_markers(pool, &select.sql(DB::READ_LOCKED)).await;
-    let (_, rows) = answer.map_err(|error| on_marker_error::<DB>(&error))?;
-    rows.first().map_or(Ok(None), |row| DB::text(row, 0)).map_err(|error| on_marker_error::<DB>(&error))
-}
-
-/// Makes sure that a branch which is not prepared never will be, or finds that it has committed.
-pub(super) async fn tombstone<DB: Backend>(pool: &Pool<DB>, branch: &BranchId) -> Result<Ack, RmError> {
-    match on_markers(pool, &DB::tombstone(branch)).await {
-        Ok((1, _)) => return Ok(Ack::Done),
-        Ok(_) => {}
-        Err(error) if error.as_database_error().is_some_and(|answer| answer.is_unique_violation()) => {}
-        Err(error) => return Err(on_marker_error::<DB>(&error)),
-    }
-    Ok(match marked(pool, branch).await?.as_deref() {
-        Some("branch") => Ack::Heuristic(Heuristic::Committed),
-        _ => Ack::Done,
-    })
-}
-
-pub(super) async fn forget<DB: Backend>(pool: &Pool<DB>, branch: &BranchId) -> Result<(), RmError> {
-    let delete = Statement::new("DELETE FROM dtx_marker WHERE xid=").text(branch.to_string());
-    on_markers(pool, &delete).await.map(drop).map_err(|error| on_marker_error::<DB>(&error))
-}
-
 #[async_trait]
 impl<DB: TwoPhase> Resource for SqlResource<DB> {
     fn id(&self) -> &ResourceId {
@@ -194,7 +146,7 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
     }
 
     async fn prepared(&self, coordinator: CoordinatorId) -> Result<Vec<BranchId>, RmError> {
-        let mut connection = hold(&self.pool).await?;
+        let mut connection = hold(self.kept.pool()).await?;
         DB::prepared(&mut connection, coordinator).await.map_err(|error| DB::classify(&error))
     }
 
@@ -203,14 +155,14 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
     }
 
     async fn forget(&self, branch: &BranchId) -> Result<(), RmError> {
-        forget(&self.pool, branch).await
+        forget(self.kept.pool(), branch).await
     }
 
     async fn health(&self) -> Health {
         let asked = Instant::now();
         let look = async {
-            DB::check_schema(&self.pool).await.map_err(|error| error.to_string())?;
-            let mut connection = hold(&self.pool).await.map_err(|error| error.to_string())?;
+            DB::check_schema(self.kept.pool()).await.map_err(|error| error.to_string())?;
+            let mut connection = hold(self.kept.pool()).await.map_err(|error| error.to_string())?;
             DB::examine(&mut connection).await.map_err(|error| error.to_string())?
         };
         let found = look.await;
@@ -219,7 +171,7 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
     }
 
     async fn pressure(&self) -> Result<Pressure, RmError> {
-        let mut connection = hold(&self.pool).await?;
+        let mut connection = hold(self.kept.pool()).await?;
         DB::pressure(&mut connection).await.map_err(|error| DB::classify(&error))
     }
 }
@@ -297,11 +249,14 @@ impl<DB: TwoPhase> SqlBranch<DB> {
             // Nobody has sent a prepare, and with this connection nobody will.
             if DB::KEEPS_SESSION || connection.roll_back().await.is_err() {
                 connection.close_hard().await;
+            } else {
+                connection.give_back(&self.resource.kept);
             }
             return Ok(Ack::Done);
         }
-        // A session that has prepared the branch can end it, and while it lives nobody else can.
+        // The session that has prepared the branch can end it; on MariaDB nobody else can while it lives.
         if prepared && let Ok(Some(ack)) = DB::end(&mut connection, branch, decision).await {
+            connection.give_back(&self.resource.kept);
             return Ok(ack);
         }
         // What is open on it ends with it, and may be prepared all the same: from here on its name is all that counts.
@@ -321,9 +276,20 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
     }
 
     async fn begin(&self, branch: &BranchId) -> Result<(), RmError> {
-        let mut connection = hold(&self.resource.pool).await?;
+        let kept = tokio::time::timeout(limits::CALL_TIMEOUT, self.resource.kept.take()).await;
+        let kept = kept.map_err(|_| RmError::Retryable("no connection in time".to_owned()))?;
+        let (connection, reused) = kept.map_err(|error| RmError::Retryable(error.to_string()))?;
+        let mut connection = UnitConnection::hold(connection);
         self.resource.check(&mut connection).await?;
-        DB::begin(&mut connection, branch).await.map_err(|error| DB::classify(&error))?;
+        match DB::begin(&mut connection, branch).await {
+            // A connection that nobody tested since its last use may have died meanwhile; nothing was begun on it.
+            Err(error) if reused && DB::verdict(&error) == Verdict::Unknown => {
+                connection = hold(self.resource.kept.pool()).await?;
+                DB::begin(&mut connection, branch).await
+            }
+            begun => begun,
+        }
+        .map_err(|error| DB::classify(&error))?;
         *self.open.lock().await = Some(connection);
         Ok(())
     }
@@ -351,13 +317,14 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
         }
         match DB::prepare(&mut connection, branch).await {
             Ok(Vote::Prepared) => {
-                if DB::KEEPS_SESSION {
-                    self.prepared.store(true, Ordering::Relaxed);
-                    *held = Some(connection);
-                }
+                self.prepared.store(true, Ordering::Relaxed);
+                *held = Some(connection);
                 Ok(Vote::Prepared)
             }
-            Ok(Vote::ReadOnly) => Ok(Vote::ReadOnly),
+            Ok(Vote::ReadOnly) => {
+                connection.give_back(&self.resource.kept);
+                Ok(Vote::ReadOnly)
+            }
             other => {
                 connection.close_hard().await;
                 other

@@ -261,7 +261,8 @@ async fn decide<DB: TwoPhase>(
     joined: Joined,
 ) -> Result<(), CommitError> {
     let Enlistment { coordinator, gid, .. } = enlistment;
-    let mut transaction = DistributedUnitOfWork::new(coordinator).with_id(*gid).label(enlistment.label.clone());
+    let mut transaction =
+        DistributedUnitOfWork::new(coordinator).with_id(*gid).label(enlistment.label.clone());
     let begun = async {
         transaction.register_home(home.clone())?;
         for (name, participant) in &joined {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::Pool;
 use tokio::sync::Mutex;
 
-use super::{branch, marker};
+use super::{marker, markers};
 use crate::{
     distributed::{
         Ack, BranchId, CoordinatorId, Decision, Health, Heuristic, Resource, ResourceId, RmError,
@@ -58,8 +58,8 @@ impl<DB: Backend> Resource for SqlLastResource<DB> {
     /// Its marker is the decision: told to roll back, it says whether it had committed, and can no longer do so afterwards.
     async fn finish(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
         match decision {
-            Decision::Abort => branch::tombstone(self.kept.pool(), branch).await,
-            Decision::Commit => match branch::marked(self.kept.pool(), branch).await?.as_deref() {
+            Decision::Abort => markers::tombstone(self.kept.pool(), branch).await,
+            Decision::Commit => match markers::marked(self.kept.pool(), branch).await?.as_deref() {
                 Some("branch") => Ok(Ack::Done),
                 _ => Ok(Ack::Heuristic(Heuristic::RolledBack)),
             },
@@ -67,7 +67,7 @@ impl<DB: Backend> Resource for SqlLastResource<DB> {
     }
 
     async fn forget(&self, branch: &BranchId) -> Result<(), RmError> {
-        branch::forget(self.kept.pool(), branch).await
+        markers::forget(self.kept.pool(), branch).await
     }
 
     async fn health(&self) -> Health {
