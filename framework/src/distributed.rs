@@ -18,6 +18,7 @@ mod coordinator;
 pub mod core;
 mod crash;
 mod error;
+pub mod finding;
 mod health;
 pub mod home;
 pub mod idempotent;
@@ -48,6 +49,7 @@ pub use cleaning::Cleaned;
 pub use closure::FnParticipant;
 pub use coordinator::{AlertHook, Coordinator, PhaseTimeouts, Settings};
 pub use error::DistributedError;
+pub use finding::{Finding, Part, Severity};
 pub use health::CoordinatorHealth;
 pub use idempotent::{IdempotentProcessor, ProcessError, ProcessKey, Processed};
 pub use ids::{BadResourceId, BranchId, CoordinatorId, Gid, ResourceId};
@@ -60,7 +62,7 @@ pub use monitor::{
 pub use named::NamedTransactions;
 pub use operation::ExternalStage;
 pub use participant::{
-    Ack, Decision, Health, Heuristic, Pressure, Resource, RmError, TransactionParticipant, Vote,
+    Ack, Decision, EventBranch, Health, Heuristic, Pressure, Resource, RmError, TransactionParticipant, Vote,
 };
 pub use recovery::Recovered;
 pub use retrying::TransactionRetry;
@@ -69,10 +71,14 @@ pub use unit::{CommitReport, DistributedUnitOfWork, ParticipantId};
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use crate::store::distributed::{
-    branch::{BranchGuard, SqlBranch, SqlResource},
+    branch::{SqlBranch, SqlResource},
+    events::{EventStoreParticipant, EventStoreResource, SqlBranchEvents},
+    examine::examine,
+    guard::BranchGuard,
     home::{HomeGuard, SqlHome},
     last::{SqlLast, SqlLastResource},
     log::SqlDecisionLog,
+    unit::UnitOfWorkParticipant,
 };
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub use crate::{context::Branch, store::distributed::bus::DistributedUnits};

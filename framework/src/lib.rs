@@ -45,7 +45,7 @@
 //! # Features
 //!
 //! `postgres`, `mysql`, `sqlite` (default), `rabbitmq`, `kafka`, and `kafka-ssl` for TLS and SCRAM to Kafka (needs the OpenSSL
-//! headers).
+//! headers). `test-kit` has what the tests of a program need that extends Barid (module `testing`).
 
 #[allow(unused_extern_crates)] // the derive macro names the crate, also in its own tests
 extern crate self as barid;
@@ -83,6 +83,8 @@ pub mod schedule;
 pub mod sender;
 pub mod store;
 pub mod subscriptions;
+#[cfg(feature = "test-kit")]
+pub mod testing;
 pub mod transaction;
 pub mod transport;
 pub mod unit_of_work;

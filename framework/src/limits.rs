@@ -321,3 +321,6 @@ pub const DISTRIBUTED_SLOW_AFTER: Duration = Duration::from_secs(5);
 
 /// The pause between two looks at how many transactions are open, in doubt, and prepared for how long.
 pub const DISTRIBUTED_LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// Transactions that are over and are removed at the same time.
+pub const DISTRIBUTED_PURGE_AT_ONCE: usize = 4;

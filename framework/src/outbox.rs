@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     codec::Codec, destination::Destination, doorbell::Doorbell, error::Result, message::Outgoing,
-    pipeline::outgoing::Desk, store::backend::Backend, subscriptions::Subscriptions,
+    pipeline::outgoing::Desk, store::backend::Backend, subscriptions::Subscriptions, transport::OutgoingRow,
 };
 
 /// The outbox of a bus, in the database of its SQL unit of work. Needs `commit_with_transaction`.
@@ -127,7 +127,17 @@ impl Outbox {
         transaction: &mut DB::Connection,
         messages: impl IntoIterator<Item = impl Into<Outgoing>> + Send,
     ) -> Result<()> {
-        let messages: Vec<Outgoing> = messages.into_iter().map(Into::into).collect();
+        let rows = self.rows(messages.into_iter().map(Into::into).collect()).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        DB::insert_outbox(transaction, &rows)
+            .await
+            .map_err(|error| crate::Error::from(error).context("writing the outbox"))
+    }
+
+    /// The rows of messages, in their order.
+    pub(crate) async fn rows(&self, messages: Vec<Outgoing>) -> Result<Vec<OutgoingRow>> {
         let mut rows = Vec::with_capacity(messages.len());
         for mut message in messages {
             if message.to.is_none() {
@@ -135,12 +145,7 @@ impl Outbox {
             }
             rows.extend(self.desk.rows(message).await?);
         }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        DB::insert_outbox(transaction, &rows)
-            .await
-            .map_err(|error| crate::Error::from(error).context("writing the outbox"))
+        Ok(rows)
     }
 
     /// Rings the doorbell, if there is one. Call it after the commit.

@@ -4,13 +4,15 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, SourceConfig};
 
 mod check;
 mod exit;
 mod parked;
 mod run;
 mod schema;
+mod terminal;
+mod tx;
 
 use self::exit::Failure;
 
@@ -36,6 +38,9 @@ enum Command {
     /// Messages that cannot be delivered: looks at them, sends them again, goes on without them.
     #[command(after_help = parked::HELP)]
     Parked(Box<parked::Parked>),
+    /// Distributed transactions: looks at them, decides by hand what nobody decided, checks the databases.
+    #[command(after_help = tx::HELP)]
+    Tx(Box<tx::Tx>),
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +89,7 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             schema::apply(url, &file.config).await
         }
         Command::Parked(command) => parked::parked(*command).await,
+        Command::Tx(command) => tx::tx(*command).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,4 +107,19 @@ fn load(file: &std::path::Path) -> Result<Config, Failure> {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
     )?)
+}
+
+/// The source that an operator means: the one he names, or the only one.
+fn source_of<'a>(config: &'a Config, named: Option<&str>) -> Result<(&'a String, &'a SourceConfig), Failure> {
+    let names = || config.source.keys().cloned().collect::<Vec<_>>().join(", ");
+    match named {
+        Some(name) => config
+            .source
+            .get_key_value(name)
+            .ok_or_else(|| Failure::Usage(format!("there is no [source.{name}] (sources: {})", names()))),
+        None if config.source.len() > 1 => {
+            Err(Failure::Usage(format!("which source? Add --source, one of: {}", names())))
+        }
+        None => config.source.first_key_value().ok_or_else(|| Failure::Usage("no source".to_owned())),
+    }
 }

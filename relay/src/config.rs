@@ -42,6 +42,10 @@ pub struct Config {
     /// `[sink.NAME]`: where messages go.
     #[serde(default)]
     pub sink: BTreeMap<String, SinkConfig>,
+    /// `[resource.NAME]`: databases that take part in distributed transactions, under the names that the application gave them. Only
+    /// `barid-relay tx` looks at them.
+    #[serde(default)]
+    pub resource: BTreeMap<String, ResourceConfig>,
     /// `[[route]]`: which destination goes to which sink. The first that matches counts.
     #[serde(default)]
     pub route: Vec<RouteConfig>,
@@ -77,6 +81,17 @@ pub struct SourceConfig {
     /// PostgreSQL: a table of somebody else instead of `outbox`, with the same columns except `xid`.
     #[serde(default, deserialize_with = "identifier")]
     pub table: Option<Identifier>,
+}
+
+/// `[resource.NAME]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceConfig {
+    /// `postgres://` or `mysql://` address of the database, with the role that the application has there.
+    #[serde(default, deserialize_with = "secret")]
+    pub url: Option<SecretString>,
+    /// A file that holds the address instead.
+    pub url_file: Option<PathBuf>,
 }
 
 /// `[[route]]`

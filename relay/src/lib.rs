@@ -34,6 +34,8 @@ pub mod relay;
 pub mod setup;
 pub mod sink;
 pub mod source;
+pub mod tx;
+
 pub mod waking;
 
 pub use barid::Doorbell;

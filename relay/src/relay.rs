@@ -181,10 +181,11 @@ impl Session<'_> {
     async fn work(&mut self, stop: &CancellationToken) -> Result<End, RelayError> {
         loop {
             self.lanes.wake(Instant::now());
+            // First of all: the database reads while this publishes.
+            self.ask_for_more();
             self.publish();
             self.retire(false);
             self.look();
-            self.ask_for_more();
             self.relay.stats.send_if_modified(|stats| {
                 let changed = *stats != self.lanes.stats();
                 *stats = self.lanes.stats();

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 
 use crate::{
-    config::{Config, RouteConfig, SinkConfig, SinkKind, SourceConfig},
+    config::{Config, ResourceConfig, RouteConfig, SinkConfig, SinkKind, SourceConfig},
     lane::Order,
     relay::{BuildError, Relay, RelayBuilder},
     sink::{Pattern, Sink, Topology},
@@ -191,6 +191,24 @@ pub async fn database(name: &str, source: &SourceConfig) -> Result<AnyPool, Setu
     open(format!("[source.{name}]"), &source_address(name, source)?).await
 }
 
+/// Opens the database of a source, whatever its schema is.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn unchecked(name: &str, source: &SourceConfig) -> Result<AnyPool, SetupError> {
+    connect(&format!("[source.{name}]"), &source_address(name, source)?).await
+}
+
+/// Opens a database that takes part in distributed transactions, whatever its schema is.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn resource(name: &str, resource: &ResourceConfig) -> Result<AnyPool, SetupError> {
+    let section = format!("[resource.{name}]");
+    let url = address(&section, resource.url.as_ref(), resource.url_file.as_deref())?;
+    connect(&section, &url).await
+}
+
 /// The address of a source.
 ///
 /// # Errors
@@ -338,9 +356,13 @@ fn transactional(
     kafka(format!("[sink.{name}]"), sink, config.confirm_timeout(sink), Some(id))
 }
 
-async fn open(section: String, url: &SecretString) -> Result<AnyPool, SetupError> {
+async fn connect(section: &str, url: &SecretString) -> Result<AnyPool, SetupError> {
     let connected = AnyPool::connect(url.expose_secret(), CONNECTIONS).await;
-    let pool = connected.map_err(|cause| SetupError::Connect { section: section.clone(), cause })?;
+    connected.map_err(|cause| SetupError::Connect { section: section.to_owned(), cause })
+}
+
+async fn open(section: String, url: &SecretString) -> Result<AnyPool, SetupError> {
+    let pool = connect(&section, url).await?;
     schema::check(&pool).await.map_err(|cause| SetupError::Schema { section, cause: Box::new(cause) })?;
     Ok(pool)
 }

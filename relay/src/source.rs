@@ -14,12 +14,13 @@ use barid::{Doorbell, transport::OutgoingRow};
 
 use crate::{
     lane::{LeftOut, Park, RowId},
-    lease::{Candidate, Epoch, Holder, Leases},
+    lease::{Candidate, Epoch, Leases},
 };
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod bound;
 pub mod decode;
+mod error;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod holder;
 pub mod identifier;
@@ -32,6 +33,8 @@ mod parked;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+
+pub use self::error::SourceError;
 
 /// One row as it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -258,117 +261,6 @@ const BEFORE_ALL: RowId = RowId { seq: i64::MIN, id: uuid::Uuid::nil() };
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 fn whole_millis(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// What can go wrong between the relay and its source. No variant shows a password.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SourceError {
-    /// The database failed or was lost. The relay opens a new connection.
-    #[error("source {source_name}: {doing} failed: {cause}")]
-    Database {
-        /// The source.
-        source_name: String,
-        /// What was being done.
-        doing: &'static str,
-        /// What the database said.
-        #[source]
-        cause: sqlx::Error,
-    },
-    /// No answer in time. The relay opens a new connection.
-    #[error("source {source_name}: {doing} was not answered within {after_s} s")]
-    Timeout {
-        /// The source.
-        source_name: String,
-        /// What was being done.
-        doing: &'static str,
-        /// The bound.
-        after_s: u64,
-    },
-    /// Another relay has taken over since; nothing was done. The relay that gets this stops publishing and waits.
-    #[error("source {source_name}: {doing}: epoch {epoch} refused, {} is the owner: {newest}", newest.epoch)]
-    Fenced {
-        /// The source.
-        source_name: String,
-        /// What was refused.
-        doing: &'static str,
-        /// The epoch that it was tried with.
-        epoch: Epoch,
-        /// The newest owner.
-        newest: Box<Holder>,
-    },
-    /// The address leads to a replica, whose snapshots are incomplete. Point it at the primary.
-    #[error(
-        "source {source_name}: {place} is a replica (pg_is_in_recovery), which cannot be read without losing rows; \
-         set [source.{source_name}] url to the primary"
-    )]
-    Replica {
-        /// The source.
-        source_name: String,
-        /// The address without credentials.
-        place: String,
-    },
-    /// A transaction pooler sits between. Connect to the database itself, or through a session pool.
-    #[error(
-        "source {source_name}: {place} is a pooler in transaction mode (PgBouncer or the like): statements of one session end \
-         on different backends, so neither the claim nor the snapshots can be trusted; set [source.{source_name}] url to \
-         the database itself or to a pool in session mode"
-    )]
-    Pooler {
-        /// The source.
-        source_name: String,
-        /// The address without credentials.
-        place: String,
-    },
-    /// More keys are held by parked rows than can be remembered. Retry or skip parked rows first.
-    #[error(
-        "source {source_name}: {held} keys are held by parked messages, more than the {HELD_KEYS_MAX} that a relay keeps in \
-         mind; see `barid-relay parked groups`, repair the cause, then `barid-relay parked retry` or `skip`, and start the \
-         relay again"
-    )]
-    TooManyHeld {
-        /// The source.
-        source_name: String,
-        /// How many.
-        held: usize,
-    },
-    /// The database cannot be a source as it is.
-    #[error("source {source_name}: {cause}; {remedy}")]
-    Unsuitable {
-        /// The source.
-        source_name: String,
-        /// Why not.
-        cause: String,
-        /// What to do.
-        remedy: &'static str,
-    },
-}
-
-impl SourceError {
-    /// Whether it was refused because another relay has taken over.
-    #[must_use]
-    pub fn is_fenced(&self) -> bool {
-        matches!(self, Self::Fenced { .. })
-    }
-
-    /// Whether trying again can help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Database { cause, .. } => !is_about_the_schema(cause),
-            Self::Timeout { .. } => true,
-            _ => false,
-        }
-    }
-}
-
-/// A table or column that is missing, or a permission: it needs a person.
-fn is_about_the_schema(error: &sqlx::Error) -> bool {
-    let Some(answer) = error.as_database_error() else { return false };
-    let code = answer.code().unwrap_or_default();
-    // PostgreSQL, then MariaDB and MySQL: unknown table, unknown column, no permission.
-    matches!(&*code, "42P01" | "42703" | "42501" | "42S02" | "42S22" | "42000")
-        || answer.message().starts_with("no such table")
 }
 
 /// Runs statements within the bound of every database call, and says what was being done when one fails.

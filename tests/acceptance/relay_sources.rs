@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+#[path = "relay_sources/again.rs"]
+mod again;
 #[path = "relay_sources/bound.rs"]
 mod bound;
 // Parts of it are for the stress of the window reader only.

@@ -3,16 +3,20 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by its panic
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use barid::{
     Circuit, CircuitBreaker, Error,
     distributed::{
-        Alarm, Coordinator, DecisionLog, DistributedError, DistributedUnitOfWork, ExternalStage, Figure,
-        Forget, Gid, Principal, Resource, ResourceId, Settings, SqlDecisionLog, SqlResource, Thresholds,
-        TransactionFilter, TransactionRetry, Which,
+        Ack, Alarm, BranchId, Coordinator, CoordinatorId, DecisionLog, DistributedError,
+        DistributedUnitOfWork, ExternalStage, Figure, FnParticipant, Forget, Gid, Health, Principal,
+        ProcessError, ProcessKey, Processed, Resource, ResourceId, RmError, Settings, SqlDecisionLog,
+        SqlHome, SqlResource, Thresholds, TransactionFilter, TransactionRetry, Vote, Which,
         core::{Decision, Outcome},
     },
     store::{AnyPool, schema},
@@ -190,6 +194,109 @@ async fn what_is_decided_is_never_cleaned_up_and_needs_help_when_it_cannot_end()
     assert!(shop.happened(1).await && shop.prepared(&direct).await == 0);
     process.close().await;
     direct.close().await;
+}
+
+/// A resource that refuses to end branches until somebody gives it the right to.
+struct Locked {
+    id: ResourceId,
+    allowed: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Resource for Locked {
+    fn id(&self) -> &ResourceId {
+        &self.id
+    }
+
+    async fn prepared(&self, _: CoordinatorId) -> Result<Vec<BranchId>, RmError> {
+        Ok(Vec::new())
+    }
+
+    async fn finish(&self, _: &BranchId, _: Decision) -> Result<Ack, RmError> {
+        match self.allowed.load(Ordering::Relaxed) {
+            true => Ok(Ack::Done),
+            false => Err(RmError::Config("permission denied: grant the role the right".to_owned())),
+        }
+    }
+
+    async fn forget(&self, _: &BranchId) -> Result<(), RmError> {
+        Ok(())
+    }
+
+    async fn health(&self) -> Health {
+        Health { healthy: true, detail: String::new(), latency: Duration::ZERO }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_has_to_change_first_is_told_at_once_and_tried_for_ever() {
+    let database = TestDatabase::postgres().await;
+    let pool = AnyPool::from(database.pool.clone());
+    schema::apply(&pool).await.unwrap();
+    let locked = Arc::new(Locked { id: ResourceId::new("vault").unwrap(), allowed: AtomicBool::new(false) });
+    let (settings, heard) = hearing(Settings::default());
+    let log = Arc::new(SqlDecisionLog::new(database.pool.clone()));
+    let coordinator =
+        Coordinator::connect(log, [locked.clone() as Arc<dyn Resource>], settings).await.unwrap();
+    let mut unit = DistributedUnitOfWork::new(&coordinator);
+    let closures = FnParticipant::new(
+        locked.id.clone(),
+        |_| async { Ok(Vote::Prepared) },
+        |_| async { Err(RmError::Unknown("never asked".to_owned())) },
+        |_| async { Err(RmError::Unknown("never asked".to_owned())) },
+    );
+    unit.register_participant("vault", closures).unwrap();
+    let named = coordinator.named(Principal::new("ann"));
+    named.begin_distributed("order-1", unit, || async { Ok(()) }).await.unwrap();
+    assert!(named.commit_distributed("order-1").await.unwrap().pending);
+    let entry = coordinator.find("order-1").await.unwrap().unwrap();
+    assert_eq!(entry.status, "requires_manual_intervention");
+    assert!(entry.error_message.unwrap().contains("grant the role the right"));
+    let heard = std::mem::take(&mut *heard.lock().unwrap());
+    assert!(
+        heard.len() == 1 && heard[0].contains("vault") && heard[0].contains("grant the role"),
+        "{heard:?}"
+    );
+    locked.allowed.store(true, Ordering::Relaxed);
+    eventually(LONG, "it is over", || async {
+        coordinator.recover_once().await.unwrap();
+        coordinator.find("order-1").await.unwrap().unwrap().status == "committed"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_is_done_once_for_its_key() {
+    let shop = Shop::new().await;
+    let process = shop.process(Settings::default()).await;
+    let log = Arc::new(SqlDecisionLog::new(process.log.clone()));
+    let key = ProcessKey::new("payment-7").scope("shop");
+    let runs = AtomicU32::new(0);
+    let run = async |id: i64, fails: bool| {
+        let (unit, work) = process.unit();
+        let home = SqlHome::new(&log);
+        unit.run_once(&home, &key, || async {
+            runs.fetch_add(1, Ordering::Relaxed);
+            work.insert(id).await?;
+            let insert = sqlx::query("INSERT INTO entry(id)VALUES($1)").bind(id);
+            sqlx::Executor::execute(&mut *home.connection().await?, insert).await?;
+            if fails { Err(Error::new("no cover")) } else { Ok(format!("receipt {id}")) }
+        })
+        .await
+    };
+    let failed = run(1, true).await.unwrap_err();
+    assert!(
+        matches!(failed, ProcessError::Failed { .. }) && failed.to_string().contains("no cover"),
+        "{failed}"
+    );
+    assert!(!shop.happened(1).await, "nothing of it stays, the key included");
+    assert_eq!(run(2, false).await.unwrap(), Processed::Now("receipt 2".to_owned()));
+    assert_eq!(run(3, false).await.unwrap(), Processed::Before("receipt 2".to_owned()));
+    assert_eq!(runs.load(Ordering::Relaxed), 2);
+    assert!(shop.happened(2).await && !shop.happened(3).await && shop.prepared(&process).await == 0);
+    assert_eq!(shop.logged("SELECT count(*) FROM entry").await, 1);
+    assert_eq!(shop.logged("SELECT count(*) FROM idempotency_keys WHERE result IS NOT NULL").await, 1);
+    process.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,9 @@
-//! Bad input: configurations (row F81 of the fault table) and rows that somebody wrote by hand (row F79).
+//! Bad input: configurations (row F81 of the fault table) and rows that somebody wrote by hand (rows F79, F80 and F83).
 
 #![allow(clippy::unwrap_used)] // a test
 
+#[path = "config/by_hand.rs"]
+mod by_hand;
 #[path = "config/headers.rs"]
 mod headers;
 

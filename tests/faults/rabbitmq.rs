@@ -1,13 +1,19 @@
-//! Faults of RabbitMQ: rows F46 to F52, F58 and F59 of the fault table. Every test has a node of its own.
+//! Faults of RabbitMQ: rows F46 to F60 of the fault table. Every test has a node of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "rabbitmq/full.rs"]
+mod full;
 #[path = "rabbitmq/node.rs"]
 mod node;
+#[path = "rabbitmq/one_key.rs"]
+mod one_key;
 #[path = "rabbitmq/refusals.rs"]
 mod refusals;
+#[path = "rabbitmq/refused_rows.rs"]
+mod refused_rows;
 
-use barid::{RabbitMq, Transport as _};
+use barid::{Destination, RabbitMq, Transport as _, transport::Inbox};
 use barid_tests::{
     dice::Dice,
     ledger::Fault,
@@ -15,7 +21,7 @@ use barid_tests::{
     servers,
     tape::Tape,
 };
-use node::{CONFIRM_TIMEOUT, Node, caught_up, said, says, seen};
+use node::{CONFIRM_TIMEOUT, Node, ROOM, caught_up, said, says, seen};
 
 const LOST: &str = "no connection for publishing";
 const OVERDUE: &str = "no confirm; opening another channel";

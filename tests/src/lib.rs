@@ -46,3 +46,8 @@ pub use proxy::{Proxy, Wire};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// The code blocks of the page about distributed transactions, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/distributed-transactions.md")]
+pub struct DistributedTransactions;

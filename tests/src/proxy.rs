@@ -105,13 +105,36 @@ impl Proxy {
     /// Arms, once: the next request that contains `needle` reaches the server, which does it to the end; its answer is
     /// swallowed, and then both sides are closed. *The answer is lost, the server did it.*
     pub fn cut_after_request(&self, needle: &[u8]) {
-        self.shared.faults.arm(Fault::AfterRequest, needle);
+        self.shared.faults.arm(Fault::AfterRequest, needle, false);
     }
 
     /// Arms, once: the next request that contains `needle` does not reach the server; both sides are closed.
     /// *The answer is lost, the server did not do it.*
     pub fn cut_before_request(&self, needle: &[u8]) {
-        self.shared.faults.arm(Fault::BeforeRequest, needle);
+        self.shared.faults.arm(Fault::BeforeRequest, needle, false);
+    }
+
+    /// Arms, once: as [`cut_after_request`](Self::cut_after_request), but the client's side stays open, so that it goes on waiting:
+    /// for a test that kills it there.
+    pub fn hold_after_request(&self, needle: &[u8]) {
+        self.shared.faults.arm(Fault::AfterRequest, needle, true);
+    }
+
+    /// Arms, once: the next request that contains `needle` stays here, and both sides stay open, until
+    /// [`deliver_held`](Self::deliver_held) or [`cut_all`](Self::cut_all).
+    pub fn hold_before_request(&self, needle: &[u8]) {
+        self.shared.faults.arm(Fault::BeforeRequest, needle, true);
+    }
+
+    /// What is held reaches the server after all, which does it to the end; the answer is swallowed. Call it when the client is gone.
+    pub fn deliver_held(&self) {
+        self.shared.faults.deliver.notify_one();
+    }
+
+    /// How many requests that were held the server has done.
+    #[must_use]
+    pub fn delivered(&self) -> usize {
+        self.shared.faults.delivered.load(Ordering::SeqCst)
     }
 
     /// Arms, once: the next request that executes a statement of MariaDB by its number finds that the server has forgotten all that

@@ -142,15 +142,34 @@ impl Rig {
         window: usize,
         faults: Vec<Fault>,
     ) -> Ledger {
+        self.settle_both(None, journal, relay, window, faults).await
+    }
+
+    /// The same, when some keys went to another place.
+    ///
+    /// # Panics
+    /// When the relay does not stop as it should.
+    pub async fn settle_both(
+        self,
+        other: Option<Tape>,
+        journal: Journal,
+        relay: Process,
+        window: usize,
+        faults: Vec<Fault>,
+    ) -> Ledger {
         let drained = self.drained().await;
         let (status, log) = relay.terminate(PATIENCE).await;
         assert!(status.success(), "the relay ended by {status}\n{}", log.join("\n"));
+        let mut tape = self.tape.read::<Posted>().await;
+        if let Some(other) = other {
+            tape.extend(other.read::<Posted>().await);
+        }
         let evidence = Evidence {
             committed: self.outbox.committed().await,
             journal,
             parked: self.outbox.parked().await,
             left: self.outbox.left().await,
-            tape: self.tape.read::<Posted>().await,
+            tape,
             window,
             faults,
             drained,

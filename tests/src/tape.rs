@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use barid::{
-    Destination, Outgoing, RabbitMq, Sender, SqlQueue, Transport, headers, store::AnyPool, transport::Inbox,
+    Destination, Outgoing, RabbitMq, Sender, SqlQueue, Transport, headers,
+    store::AnyPool,
+    transport::{Inbox, rabbitmq::Settings},
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
@@ -56,6 +58,15 @@ impl Tape {
     /// When the broker cannot be used; so do the others.
     pub async fn rabbitmq(url: &str) -> Self {
         let broker = RabbitMq::connect(url).await.expect("RabbitMQ answers");
+        let inbox = Inbox::new(names::unique("tape"));
+        let destination = Destination::queue(inbox.queue.as_str()).expect("the name of a queue");
+        Self::in_queue(&broker, url, inbox, destination).await
+    }
+
+    /// The same on a classic queue, which decides about each message as it comes.
+    pub async fn rabbitmq_classic(url: &str) -> Self {
+        let settings = Settings { quorum: false, ..Settings::new(url) };
+        let broker = RabbitMq::new(settings).expect("the settings of a classic queue");
         let inbox = Inbox::new(names::unique("tape"));
         let destination = Destination::queue(inbox.queue.as_str()).expect("the name of a queue");
         Self::in_queue(&broker, url, inbox, destination).await

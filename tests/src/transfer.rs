@@ -25,6 +25,10 @@ pub const AMOUNT: i64 = 10;
 /// What every account has before.
 pub const BALANCE: i64 = 1_000;
 
+mod events;
+
+use events::{Events, EventsUnit};
+
 /// Runs statements on the connection of a home or a branch, up to the first that fails.
 macro_rules! does {
     ($unit:expr, $($statement:expr),+) => {{
@@ -71,6 +75,8 @@ enum Home {
 enum Side {
     Postgres(Arc<SqlResource<Postgres>>),
     MariaDb(Arc<SqlResource<MySql>>),
+    /// An event store that stages.
+    Events(Events),
 }
 
 /// One home and two others.
@@ -84,14 +90,15 @@ pub struct Bank {
 }
 
 impl Bank {
-    /// Connects to databases that have Barid's schema. The first is home.
+    /// Connects to databases that have Barid's schema. The first is home; those whose URLs begin with `events+` take part as event
+    /// stores that stage: money arrives as events.
     ///
     /// # Errors
     /// When one of them cannot be reached.
     pub async fn open(urls: &[String], settings: Settings) -> Result<Self, Error> {
         let mut pools = Vec::new();
         for url in urls {
-            pools.push(AnyPool::connect(url, 10).await?);
+            pools.push(AnyPool::connect(events::plain(url), 10).await?);
         }
         let (home, log): (_, Arc<dyn barid::distributed::DecisionLog>) = match &pools[0] {
             AnyPool::Postgres(pool) => {
@@ -111,6 +118,12 @@ impl Bank {
         let (mut sides, mut resources) = (Vec::new(), Vec::<Arc<dyn Resource>>::new());
         for (at, pool) in pools.iter().enumerate().skip(1) {
             let id = ResourceId::new(format!("branch-{at}"))?;
+            if events::plain(&urls[at]) != urls[at] {
+                let (events, resource) = Events::of(id, pool)?;
+                resources.push(resource);
+                sides.push(Side::Events(events));
+                continue;
+            }
             match pool {
                 AnyPool::Postgres(pool) => {
                     let resource = SqlResource::new(id, pool.clone());
@@ -135,7 +148,7 @@ impl Bank {
     /// When a database refuses.
     pub async fn create(urls: &[String], accounts: i64) -> Result<(), Error> {
         for url in urls {
-            let pool = AnyPool::connect(url, 2).await?;
+            let pool = AnyPool::connect(events::plain(url), 2).await?;
             barid::store::schema::apply(&pool).await?;
             run(
                 &pool,
@@ -172,6 +185,7 @@ impl Bank {
             branches.push(match side {
                 Side::Postgres(resource) => Branch::Postgres(branch(&mut unit, resource, deaf)?),
                 Side::MariaDb(resource) => Branch::MariaDb(branch(&mut unit, resource, deaf)?),
+                Side::Events(events) => Branch::Events(events.register(&mut unit, deaf)?),
             });
         }
         Ok((unit, Transfer { account, scenario, home, branches }))
@@ -194,8 +208,14 @@ impl Bank {
     /// When a database does not answer.
     pub async fn balances(&self, account: i64) -> Vec<i64> {
         let mut all = Vec::new();
-        for pool in &self.pools {
-            all.push(number(pool, &format!("SELECT balance FROM account WHERE id={account}")).await);
+        for (at, pool) in self.pools.iter().enumerate() {
+            let staged = at > 0 && matches!(self.sides[at - 1], Side::Events(_));
+            let balance = if staged {
+                events::balance(account)
+            } else {
+                format!("SELECT balance FROM account WHERE id={account}")
+            };
+            all.push(number(pool, &balance).await);
         }
         all
     }
@@ -231,6 +251,7 @@ impl Bank {
             let found = match side {
                 Side::Postgres(resource) => resource.prepared(self.coordinator.id()).await,
                 Side::MariaDb(resource) => resource.prepared(self.coordinator.id()).await,
+                Side::Events(events) => events.prepared(self.coordinator.id()).await,
             };
             count += found.expect("the databases list their branches").len();
         }
@@ -291,6 +312,7 @@ enum HomeUnit {
 enum Branch {
     Postgres(SqlBranch<Postgres>),
     MariaDb(SqlBranch<MySql>),
+    Events(EventsUnit),
 }
 
 /// What has to be done in a transaction that has begun.
@@ -354,6 +376,7 @@ impl Transfer {
                         assert!(does!(branch, insert).is_err(), "the account exists");
                     }
                 }
+                Branch::Events(events) => events::credit(events, account, fails).await?,
             }
         }
         Ok(())
@@ -414,6 +437,12 @@ pub fn impatient() -> Settings {
         lease: Duration::from_secs(2),
         ..Settings::default()
     }
+}
+
+/// The same, and nothing that is over is kept.
+#[must_use]
+pub fn forgetful() -> Settings {
+    Settings { kept_for: Duration::ZERO, ..impatient() }
 }
 
 /// Runs a text.

@@ -1,11 +1,17 @@
 //! Looks after what is left lying: transactions that nobody decides, those that do not get over, and what is over for long.
 //!
-//! Called by recovery at the start and then every hour, in every process. Whatever is rolled back here was won by the same
+//! Runs beside recovery, at the start and then every hour, in every process. Whatever is rolled back here was won by the same
 //! compare-and-set as everywhere; what was decided to commit is committed, however old.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     coordinator::Coordinator,
     core::{Decision, Outcome},
+    error::DistributedError,
     ids::Gid,
     log::{Known, LogError, STALE},
     measures,
@@ -56,9 +62,68 @@ impl Coordinator {
                 false => cleaned.completed += 1,
             }
         }
-        cleaned.purged = self.purge_once().await?;
+        loop {
+            let purged = self.purge_once().await?;
+            cleaned.purged += purged;
+            if purged == 0 {
+                break;
+            }
+        }
         cleaned.audit_purged = self.0.log.purge_audit(settings.audit_kept_for).await?;
         Ok(cleaned)
+    }
+
+    /// Cleans up every hour and looks at the figures every half minute, until `stop` is cancelled.
+    pub(super) async fn care_until(&self, stop: &CancellationToken) {
+        let (mut cleaned, mut looked) = (None, None);
+        loop {
+            if is_due(&mut cleaned, self.0.settings.clean_every) {
+                // Whatever it has not come to when it is stopped is found by the next one.
+                let done = tokio::select! {
+                    () = stop.cancelled() => return,
+                    done = self.clean_up_once() => done,
+                };
+                match done {
+                    Ok(done) if done == Cleaned::default() => {}
+                    Ok(done) => tracing::info!(target: "transactions", ?done, "cleaned up"),
+                    Err(error) => {
+                        tracing::warn!(target: "transactions", %error, "the clean-up failed, and is tried again");
+                    }
+                }
+            }
+            if is_due(&mut looked, limits::DISTRIBUTED_LOOK_EVERY)
+                && let Err(error) = self.look_once().await
+            {
+                tracing::warn!(target: "transactions", %error, "the figures of the decision log are not known");
+            }
+            let pause = limits::DISTRIBUTED_LOOK_EVERY.min(self.0.settings.clean_every);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Removes some of what is over for longer than it is kept, the markers of its branches first. Returns how many transactions;
+    /// there may be more until that is 0.
+    ///
+    /// # Errors
+    /// When the log does not answer. A transaction stays as long as one of its markers does.
+    pub async fn purge_once(&self) -> Result<u32, LogError> {
+        let found = self.0.log.finished(limits::DISTRIBUTED_RECOVER_COUNT, self.0.settings.kept_for).await?;
+        let removed = futures::stream::iter(found)
+            .map(|known| async move { (known.gid, self.remove(&known).await) })
+            .buffer_unordered(limits::DISTRIBUTED_PURGE_AT_ONCE)
+            .collect::<Vec<_>>();
+        let mut purged = 0;
+        for (gid, removed) in removed.await {
+            match removed {
+                Ok(()) => purged += 1,
+                Err(DistributedError::Log(error)) => return Err(error),
+                Err(error) => tracing::warn!(target: "transactions", %gid, %error, "what is over is kept"),
+            }
+        }
+        Ok(purged)
     }
 
     /// Carries out what stands. True when something is left, which is told.
@@ -96,4 +161,13 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Whether something is to be done again that is done every so often; then it counts as done now.
+fn is_due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let due = last.is_none_or(|last| last.elapsed() >= every);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
 }

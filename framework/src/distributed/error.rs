@@ -8,7 +8,7 @@ use super::{
     log::LogError,
     participant::RmError,
 };
-use crate::error::Error;
+use crate::{error::Error, event_store::EventStoreError};
 
 /// Why a distributed transaction could not be begun, or how it ended if it did not commit.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,28 @@ pub enum DistributedError {
     /// More branches than a transaction can have.
     #[error("a transaction has at most {0} branches")]
     TooManyBranches(usize),
+    /// There is no participant of this number.
+    #[error("there is no participant {0} in the transaction: use the id that its registration returned")]
+    UnknownParticipant(usize),
+    /// Events for something that is no event store.
+    #[error(
+        "branch {name:?} is of the kind {kind}, which takes no events: register it with register_event_store()"
+    )]
+    WrongParticipantKind {
+        /// The branch.
+        name: String,
+        /// What it is.
+        kind: String,
+    },
+    /// An event store refused events; the transaction cannot commit.
+    #[error("branch {name:?} does not take the events: {cause}")]
+    Events {
+        /// The branch.
+        name: String,
+        /// Why.
+        #[source]
+        cause: EventStoreError,
+    },
     /// The transaction has begun: who takes part is written down.
     #[error("the transaction has begun: register everybody before begin()")]
     AlreadyBegun,

@@ -36,6 +36,8 @@ pub(super) struct Machine {
     pub(super) gid: Gid,
     /// What people call it.
     pub(super) label: Label,
+    /// How long it may be undecided.
+    pub(super) deadline: Duration,
     pub(super) core: State,
     pub(super) parts: Vec<Part>,
     pub(super) home: Option<Arc<dyn Home>>,
@@ -47,6 +49,8 @@ pub(super) struct Machine {
     pub(super) attempts: Option<u32>,
     /// Whether nobody has decided it for too long.
     pub(super) stale: bool,
+    /// Whether a human has to change something before it can end.
+    pub(super) needs_help: bool,
     /// For whoever looks at it from the outside.
     pub(super) seen: Arc<Mutex<Seen>>,
     /// Tells about it.
@@ -57,10 +61,34 @@ pub(super) struct Machine {
 struct Said {
     input: Option<Input>,
     place: Option<usize>,
-    error: Option<String>,
+    error: Option<Trouble>,
+}
+
+/// What somebody said who did not do it.
+struct Trouble {
+    text: String,
+    /// Whether a human has to change something before it can work.
+    needs_help: bool,
+}
+
+impl From<String> for Trouble {
+    fn from(text: String) -> Self {
+        Self { text, needs_help: false }
+    }
+}
+
+impl From<RmError> for Trouble {
+    fn from(error: RmError) -> Self {
+        let needs_help = matches!(error, RmError::Config(_) | RmError::Permanent(_));
+        Self { text: error.to_string(), needs_help }
+    }
 }
 
 impl Said {
+    fn nothing(error: Option<String>) -> Self {
+        Self { input: None, place: None, error: error.map(Trouble::from) }
+    }
+
     fn of(input: Input) -> Self {
         Self { input: Some(input), place: None, error: None }
     }
@@ -91,8 +119,9 @@ impl Machine {
                 }
             }
             let Some(said) = running.next().await else { return Ok(()) };
-            if let Some(error) = said.error {
-                self.heard(said.place, &error);
+            if let Some(trouble) = said.error {
+                self.needs_help |= trouble.needs_help;
+                self.heard(said.place, &trouble.text);
             }
             next = said.input;
         }
@@ -141,16 +170,14 @@ impl Machine {
                 move |at| match vote {
                     Ok(Vote::Prepared) => (Input::Voted(at, Answer::Prepared), None),
                     Ok(Vote::ReadOnly) => (Input::Voted(at, Answer::ReadOnly), None),
-                    Ok(Vote::No { reason }) => (Input::Voted(at, Answer::No), Some(reason)),
-                    Err(error) => (Input::Voted(at, Answer::Unknown), Some(error.to_string())),
+                    Ok(Vote::No { reason }) => (Input::Voted(at, Answer::No), Some(reason.into())),
+                    Err(error) => (Input::Voted(at, Answer::Unknown), Some(error.into())),
                 }
             }),
             Effect::PreCommit(at) => {
                 self.ask(at, timeouts.pre_commit, "pre-commit", |part, branch| async move {
                     let answer = part.pre_commit(&branch).await;
-                    move |at| {
-                        (Input::PreCommitted(at, answer.is_ok()), answer.err().map(|error| error.to_string()))
-                    }
+                    move |at| (Input::PreCommitted(at, answer.is_ok()), answer.err().map(Trouble::from))
                 })
             }
             Effect::Commit(at) => self.ask(at, timeouts.commit, "commit", |part, branch| async move {
@@ -165,8 +192,8 @@ impl Machine {
                 let ack = part.commit(&branch).await;
                 move |_| match ack {
                     Ok(Ack::Done) => (Input::LastAnswered(Some(Decision::Commit)), None),
-                    Ok(other) => (Input::LastAnswered(None), Some(format!("{other:?}"))),
-                    Err(error) => (Input::LastAnswered(None), Some(error.to_string())),
+                    Ok(other) => (Input::LastAnswered(None), Some(format!("{other:?}").into())),
+                    Err(error) => (Input::LastAnswered(None), Some(error.into())),
                 }
             }),
             Effect::AskLast(at) => self.ask(at, timeouts.abort, "find out", |part, branch| async move {
@@ -176,14 +203,14 @@ impl Machine {
                     Ok(Ack::Heuristic(core::Heuristic::Committed)) => {
                         (Input::LastAnswered(Some(Decision::Commit)), None)
                     }
-                    Ok(other) => (Input::LastAnswered(None), Some(format!("{other:?}"))),
-                    Err(error) => (Input::LastAnswered(None), Some(error.to_string())),
+                    Ok(other) => (Input::LastAnswered(None), Some(format!("{other:?}").into())),
+                    Err(error) => (Input::LastAnswered(None), Some(error.into())),
                 }
             }),
             Effect::Decide(decision) => self.decide(decision),
             Effect::Close => self.close(),
             Effect::NotePreCommitted | Effect::Refuse(_) => {
-                futures::future::ready(Said { input: None, place: None, error: None }).boxed()
+                futures::future::ready(Said::nothing(None)).boxed()
             }
         }
     }
@@ -199,7 +226,7 @@ impl Machine {
     where
         F: FnOnce(Arc<dyn TransactionParticipant>, BranchId) -> Fut + Send + 'static,
         Fut: Future<Output = A> + Send + 'static,
-        A: FnOnce(usize) -> (Input, Option<String>) + Send,
+        A: FnOnce(usize) -> (Input, Option<Trouble>) + Send,
     {
         let unknown = match self.core.phase {
             Phase::Preparing => Input::Voted(at, Answer::Unknown),
@@ -212,8 +239,10 @@ impl Machine {
         async move {
             let (input, error) = match tokio::time::timeout(bound, call).await {
                 Ok(Ok(answer)) => answer(at),
-                Ok(Err(panic)) => (unknown, Some(format!("{what} panicked: {}", panic_text(panic.as_ref())))),
-                Err(_) => (unknown, Some(format!("{what} was not answered within {bound:?}"))),
+                Ok(Err(panic)) => {
+                    (unknown, Some(format!("{what} panicked: {}", panic_text(panic.as_ref())).into()))
+                }
+                Err(_) => (unknown, Some(format!("{what} was not answered within {bound:?}").into())),
             };
             Said { input: Some(input), place: Some(at), error }
         }
@@ -229,14 +258,14 @@ impl Machine {
             name_kept_for: self.shared.settings.name_kept_for,
             protocol: self.core.protocol,
             home: self.core.home,
-            deadline: self.shared.settings.deadline,
+            deadline: self.deadline,
             branches: self.parts.iter().map(|part| part.record.clone()).collect(),
         };
         let log = Arc::clone(&self.shared.log);
         async move {
             let error = log.open(&new).await.err();
             Said {
-                error: error.as_ref().map(ToString::to_string),
+                error: error.as_ref().map(|error| error.to_string().into()),
                 ..Said::of(Input::Recorded(error.is_none()))
             }
         }
@@ -289,14 +318,14 @@ impl Machine {
                 Ok(Err(panic)) => (None, Some(format!("deciding panicked: {}", panic_text(panic.as_ref())))),
                 Err(_) => (None, Some(format!("the decision was not answered within {bound:?}"))),
             };
-            Said { error, ..Said::of(Input::Decided(standing)) }
+            Said { error: error.map(Trouble::from), ..Said::of(Input::Decided(standing)) }
         }
         .boxed()
     }
 
     fn close(&self) -> BoxFuture<'static, Said> {
         let Phase::Ended(outcome) = self.core.phase else {
-            return futures::future::ready(Said { input: None, place: None, error: None }).boxed();
+            return futures::future::ready(Said::nothing(None)).boxed();
         };
         let pending = self.core.pending().next().is_some();
         if let Outcome::Heuristic(heuristic) = outcome {
@@ -308,14 +337,15 @@ impl Machine {
         }
         let recovering = self.attempts.is_some();
         if !self.core.is_logged() && !recovering {
-            return futures::future::ready(Said { input: None, place: None, error: None }).boxed();
+            return futures::future::ready(Said::nothing(None)).boxed();
         }
         let branches = self.core.branches.iter().zip(&self.said).enumerate();
         let branches = branches
             .map(|(at, (branch, said))| (u16::try_from(at).unwrap_or(u16::MAX), branch.state, said.clone()));
         let again_in = again_in(self.attempts.unwrap_or(0));
-        let given_up =
-            self.stale || self.attempts.is_some_and(|times| times >= limits::DISTRIBUTED_ALERT_AFTER);
+        let given_up = self.stale
+            || self.needs_help
+            || self.attempts.is_some_and(|times| times >= limits::DISTRIBUTED_ALERT_AFTER);
         let needs_help = (recovering && pending && given_up)
             .then(|| self.cause.clone().unwrap_or_else(|| "recovery cannot complete it".to_owned()));
         let closing = Closing { outcome, branches: branches.collect(), pending, again_in, needs_help };
@@ -328,20 +358,20 @@ impl Machine {
                 tracing::warn!(target: "transactions", %gid, %error, "a heuristic outcome could not be noted");
             }
             crash::point(if recovering { "r4" } else { "c13" });
-            Said { input: None, place: None, error }
+            Said::nothing(error)
         }
         .boxed()
     }
 }
 
-fn acked(at: usize, ack: Result<Ack, RmError>) -> (Input, Option<String>) {
+fn acked(at: usize, ack: Result<Ack, RmError>) -> (Input, Option<Trouble>) {
     match ack {
         Ok(Ack::Done) => (Input::Acked(at, core::Ack::Done), None),
         Ok(Ack::Heuristic(heuristic)) => (
             Input::Acked(at, core::Ack::Heuristic(heuristic)),
-            Some(format!("ended by itself or by hand: {heuristic:?}")),
+            Some(format!("ended by itself or by hand: {heuristic:?}").into()),
         ),
-        Err(error) => (Input::Acked(at, core::Ack::Later), Some(error.to_string())),
+        Err(error) => (Input::Acked(at, core::Ack::Later), Some(error.into())),
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     book::{AuditEntry, LogFigures, TransactionDetail, TransactionEntry, TransactionFilter},
     coordinator::Coordinator,
     core::{Decision, Outcome, State},
+    crash,
     error::DistributedError,
     ids::{BranchId, Gid},
     log::{Known, LogError},
@@ -93,10 +94,22 @@ impl Coordinator {
         reason: &str,
     ) -> Result<Resolved, DistributedError> {
         let entry = self.by_hand(who, Action::Resolve, gid, reason).await?;
-        if entry.finished_at.is_none() && entry.decision.is_none() {
-            self.may_decide(&entry, decision)?;
-        }
+        self.may_end(&entry, decision)?;
         self.end(&entry, decision, &format!("by hand, {who}: {reason}")).await
+    }
+
+    /// Whether [`Self::resolve`] would be refused now. Changes nothing, and returns the transaction as it is.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn may_resolve(
+        &self,
+        gid: Gid,
+        decision: Decision,
+    ) -> Result<TransactionEntry, DistributedError> {
+        let entry = self.entry(gid).await?;
+        self.may_end(&entry, decision)?;
+        Ok(entry)
     }
 
     /// Removes what is kept of a transaction.
@@ -117,9 +130,7 @@ impl Coordinator {
             self.remove(&known).await?;
             return Ok(());
         }
-        if how == Forget::Finished {
-            return Err(DistributedError::StillOpen { what: called(&entry), status: entry.status });
-        }
+        may_be_forgotten(&entry, how)?;
         let decision = entry.decision.unwrap_or(Decision::Abort);
         let why = format!("given up by hand, {who}: {reason}");
         let ended = self.end(&entry, decision, &why).await?;
@@ -128,6 +139,21 @@ impl Coordinator {
             self.note(gid, "given up", &why).await;
         }
         Ok(())
+    }
+
+    /// Whether [`Self::forget`] would be refused now. Changes nothing, and returns the transaction as it is.
+    ///
+    /// # Errors
+    /// As [`Self::forget`].
+    pub async fn may_forget(&self, gid: Gid, how: Forget) -> Result<TransactionEntry, DistributedError> {
+        let entry = self.entry(gid).await?;
+        may_be_forgotten(&entry, how)?;
+        Ok(entry)
+    }
+
+    async fn entry(&self, gid: Gid) -> Result<TransactionEntry, DistributedError> {
+        let found = self.0.log.show(gid).await?.ok_or_else(|| DistributedError::NotFound(gid.to_string()))?;
+        Ok(found.transaction)
     }
 
     /// Removes a transaction that is over, and the markers of its branches first: as long as one of these stays, it does.
@@ -141,7 +167,9 @@ impl Coordinator {
             let resource = self.0.resources.get(&record.resource).ok_or_else(unknown)?;
             let forgotten = resource.forget(&branch).await;
             forgotten.map_err(|cause| DistributedError::Branch { name: record.name.clone(), cause })?;
+            crash::point("c14");
         }
+        crash::point("c14-forgotten");
         Ok(self.0.log.purge(known.gid).await?)
     }
 
@@ -197,6 +225,16 @@ impl Coordinator {
         Ok(())
     }
 
+    /// The same for one that may be decided already. What is over without a decision has rolled back.
+    fn may_end(&self, entry: &TransactionEntry, decision: Decision) -> Result<(), DistributedError> {
+        let over = entry.finished_at.is_some().then_some(Decision::Abort);
+        match entry.decision.or(over) {
+            None => self.may_decide(entry, decision),
+            Some(standing) if standing == decision => Ok(()),
+            Some(standing) => Err(opposite(called(entry), standing, entry.decision_reason.clone())),
+        }
+    }
+
     /// Decides, unless it is decided, and carries out what stands.
     pub(super) async fn end(
         &self,
@@ -212,16 +250,9 @@ impl Coordinator {
                 decided.map_err(|error| in_doubt(error.to_string()))?
             }
         };
-        let what = called(entry);
-        match (standing, decision) {
-            (Decision::Commit, Decision::Abort) => return Err(DistributedError::AlreadyCommitted { what }),
-            (Decision::Abort, Decision::Commit) => {
-                let now = self.0.log.show(entry.gid).await?.map(|found| found.transaction);
-                let reason =
-                    now.and_then(|now| now.decision_reason).unwrap_or_else(|| "asked for".to_owned());
-                return Err(DistributedError::AlreadyRolledBack { what, reason });
-            }
-            _ => {}
+        if standing != decision {
+            let now = self.0.log.show(entry.gid).await?.map(|found| found.transaction);
+            return Err(opposite(called(entry), standing, now.and_then(|now| now.decision_reason)));
         }
         let known = self.known(entry.gid).await?;
         if known.finished {
@@ -249,6 +280,24 @@ impl Coordinator {
 /// The name of a transaction, or its id.
 pub(super) fn called(entry: &TransactionEntry) -> String {
     entry.name.clone().unwrap_or_else(|| entry.gid.to_string())
+}
+
+/// What is said to who wants the opposite of what stands.
+fn opposite(what: String, standing: Decision, reason: Option<String>) -> DistributedError {
+    match standing {
+        Decision::Commit => DistributedError::AlreadyCommitted { what },
+        Decision::Abort => {
+            let reason = reason.unwrap_or_else(|| "asked for".to_owned());
+            DistributedError::AlreadyRolledBack { what, reason }
+        }
+    }
+}
+
+fn may_be_forgotten(entry: &TransactionEntry, how: Forget) -> Result<(), DistributedError> {
+    if how == Forget::Finished && entry.finished_at.is_none() {
+        return Err(DistributedError::StillOpen { what: called(entry), status: entry.status.clone() });
+    }
+    Ok(())
 }
 
 /// How one ended that is over.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::core::BranchKind;
 pub use super::core::{Decision, Heuristic};
 use super::ids::{BranchId, CoordinatorId, ResourceId};
+use crate::event_store::{EventStoreError, StagedAppend};
 
 /// What a participant says when it is asked to prepare.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +74,9 @@ pub struct Pressure {
 
 /// One branch of one transaction, in the process that runs it.
 ///
-/// `commit` and `rollback` may be called several times, and `rollback` also for a branch that was never prepared; they must not
-/// fail because there is nothing left to do. Calls of one branch are never concurrent.
+/// `prepare`, `commit` and `rollback` may be called several times, and `rollback` also for a branch that was never prepared; they must
+/// not fail because there is nothing left to do. What has prepared never says no afterwards. Calls of one branch are never
+/// concurrent, but any of them may be dropped before it has answered. `barid::testing` has a suite that checks all of it.
 #[async_trait]
 pub trait TransactionParticipant: Send + Sync + 'static {
     /// The database behind it: recovery completes the branch through the [`Resource`] of that name.
@@ -88,7 +90,7 @@ pub trait TransactionParticipant: Send + Sync + 'static {
         BranchKind::TwoPhase
     }
 
-    /// Opens the branch: from now on work can be done in it.
+    /// Opens the branch: from now on work can be done in it. Called at most once; a branch that was never opened can be rolled back.
     ///
     /// # Errors
     /// Any error makes the transaction fail before it has begun.
@@ -123,6 +125,18 @@ pub trait TransactionParticipant: Send + Sync + 'static {
     /// Lets go of a prepared branch that others end by its name, such as of the session that has prepared it. Cannot fail: what is
     /// not let go of now is when the participant is dropped.
     async fn leave(&self) {}
+}
+
+/// A branch that takes events: an event store that takes part.
+#[async_trait]
+pub trait EventBranch: TransactionParticipant {
+    /// Adds events to a stream, behind those that were added before. After an error the branch votes no: nothing commits without
+    /// events that were refused.
+    ///
+    /// # Errors
+    /// [`EventStoreError::NotOpen`] when it has not begun or is prepared; [`EventStoreError::Conflict`] and the like when
+    /// it is known already that they cannot be appended. What shows only later makes the branch vote no.
+    async fn add_events(&self, append: StagedAppend) -> Result<(), EventStoreError>;
 }
 
 /// A database that takes part: what recovery needs of it, in a process that knows nothing of the transaction.

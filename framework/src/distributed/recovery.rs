@@ -6,7 +6,7 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -14,10 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    cleaning::Cleaned,
     coordinator::Coordinator,
     core::{BranchKind, Decision, Input, Outcome, Phase, State},
-    error::DistributedError,
     ids::{BranchId, ResourceId},
     label::Label,
     log::{Known, LogError},
@@ -50,22 +48,12 @@ impl Coordinator {
     /// Recovers until `stop` is cancelled, cleans up every hour, and looks at the figures. Run it once in every process; a failing
     /// round is logged and the next one tries again.
     pub async fn recover_until(&self, stop: CancellationToken) {
-        let (mut cleaned, mut looked) = (None, None);
+        // Side by side: a clean-up that takes long holds up nobody's recovery.
+        futures::future::join(self.recover_again(&stop), self.care_until(&stop)).await;
+    }
+
+    async fn recover_again(&self, stop: &CancellationToken) {
         loop {
-            if is_due(&mut cleaned, self.0.settings.clean_every) {
-                match self.clean_up_once().await {
-                    Ok(done) if done == Cleaned::default() => {}
-                    Ok(done) => tracing::info!(target: "transactions", ?done, "cleaned up"),
-                    Err(error) => {
-                        tracing::warn!(target: "transactions", %error, "the clean-up failed, and is tried again");
-                    }
-                }
-            }
-            if is_due(&mut looked, limits::DISTRIBUTED_LOOK_EVERY)
-                && let Err(error) = self.look_once().await
-            {
-                tracing::warn!(target: "transactions", %error, "the figures of the decision log are not known");
-            }
             match self.recover_once().await {
                 Ok(found) if found == Recovered::default() => {}
                 Ok(found) => tracing::info!(target: "transactions", ?found, "recovery"),
@@ -130,24 +118,6 @@ impl Coordinator {
         Ok(found)
     }
 
-    /// Removes what is over for longer than it is kept, and the markers of its branches. Returns how many transactions.
-    ///
-    /// # Errors
-    /// When the log does not answer. A transaction stays as long as one of its markers does.
-    pub async fn purge_once(&self) -> Result<u32, LogError> {
-        let mut purged = 0;
-        for known in self.0.log.finished(limits::DISTRIBUTED_RECOVER_COUNT, self.0.settings.kept_for).await? {
-            match self.remove(&known).await {
-                Ok(()) => purged += 1,
-                Err(DistributedError::Log(error)) => return Err(error),
-                Err(error) => {
-                    tracing::warn!(target: "transactions", gid = %known.gid, %error, "what is over is kept")
-                }
-            }
-        }
-        Ok(purged)
-    }
-
     /// Carries out what stands. Returns how it ended, and whether something is left.
     pub(super) async fn complete(&self, known: Known) -> (Outcome, bool) {
         let stale = known.decision.is_none() && known.age >= self.0.settings.stale_after;
@@ -175,7 +145,9 @@ impl Coordinator {
             cause: None,
             attempts: Some(known.attempts),
             label,
+            deadline: self.0.settings.deadline,
             stale,
+            needs_help: false,
         };
         // Nothing that recovery asks for is refused.
         let span = tracing::debug_span!(target: "transactions", "dtx.recover", txn = %machine.gid);
@@ -184,7 +156,8 @@ impl Coordinator {
         if stale && matches!(machine.core.phase, Phase::Ended(Outcome::Aborted)) {
             self.tell_stages(machine.gid).await;
         }
-        if left && known.attempts == limits::DISTRIBUTED_ALERT_AFTER {
+        let first_help = machine.needs_help && known.attempts == 0;
+        if left && (first_help || known.attempts == limits::DISTRIBUTED_ALERT_AFTER) {
             self.0.alert(known.gid, machine.cause.as_deref().unwrap_or("recovery cannot complete it"));
         }
         match machine.core.phase {
@@ -206,26 +179,20 @@ impl Coordinator {
         let ended = ended.unwrap_or_else(|_| Err(RmError::Unknown("no answer in time".to_owned())));
         match ended {
             Ok(Ack::Done) => {
+                count("orphan", "done");
                 tracing::warn!(target: "transactions", %branch, ?decision, "an orphan was ended")
             }
             Ok(Ack::Heuristic(heuristic)) => {
+                count("orphan", "heuristic");
                 self.0.alert(branch.gid, &format!("orphan {branch} had ended by hand: {heuristic:?}"));
             }
             Err(error) => {
+                count("orphan", "left");
                 tracing::warn!(target: "transactions", %branch, %error, "an orphan could not be ended")
             }
         }
         Ok(true)
     }
-}
-
-/// Whether something is to be done again that is done every so often; then it counts as done now.
-fn is_due(last: &mut Option<Instant>, every: Duration) -> bool {
-    let due = last.is_none_or(|last| last.elapsed() >= every);
-    if due {
-        *last = Some(Instant::now());
-    }
-    due
 }
 
 fn count(action: &'static str, result: &'static str) {
@@ -243,7 +210,7 @@ impl ByName {
     async fn finish(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
         match &self.resource {
             Some(resource) => resource.finish(branch, decision).await,
-            None => Err(RmError::Config(format!(
+            None => Err(RmError::Retryable(format!(
                 "resource {} is not known here: give it to Coordinator::connect, or let another process recover it",
                 self.id
             ))),

@@ -1,6 +1,10 @@
 //! The unit of work over several databases.
 
-use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex as Lock, PoisonError},
+    time::Duration,
+};
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::Mutex;
@@ -15,13 +19,16 @@ use super::{
     label::Label,
     log::BranchRecord,
     machine::{Machine, Part},
-    participant::{RmError, TransactionParticipant},
+    participant::{EventBranch, RmError},
     status::{Seen, TransactionStatus},
     watch::Watch,
 };
 use crate::{error::panic_text, limits};
 
+mod enlist;
 mod keep;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod once;
 mod scope;
 
 /// The place of a participant in its transaction.
@@ -45,10 +52,13 @@ pub struct DistributedUnitOfWork {
     gid: Gid,
     protocol: Protocol,
     label: Label,
+    deadline: Option<Duration>,
     home: Option<Arc<dyn Home>>,
     parts: Vec<Part>,
     /// Who takes part, for the status.
     records: Vec<BranchRecord>,
+    /// Those of them that take events.
+    events: BTreeMap<ParticipantId, Arc<dyn EventBranch>>,
     /// What the phases work on, once it has begun.
     machine: Option<Arc<Mutex<Machine>>>,
     seen: Arc<Lock<Seen>>,
@@ -63,9 +73,11 @@ impl DistributedUnitOfWork {
             gid: Gid::fresh(),
             protocol: Protocol::TwoPhase,
             label: Label::default(),
+            deadline: None,
             home: None,
             parts: Vec::new(),
             records: Vec::new(),
+            events: BTreeMap::new(),
             machine: None,
             seen: Arc::new(Lock::new(Seen::new(State::new(Protocol::TwoPhase, false, &[])))),
         }
@@ -81,6 +93,14 @@ impl DistributedUnitOfWork {
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
+        self
+    }
+
+    /// How long it may be undecided before recovery aborts it, before it begins. Default:
+    /// [`Settings::deadline`](super::Settings::deadline).
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -114,36 +134,6 @@ impl DistributedUnitOfWork {
         Ok(())
     }
 
-    /// Adds a branch. They are asked at the same time, and told in this order.
-    ///
-    /// # Errors
-    /// When the transaction has begun, the coordinator does not know the branch's resource, there are too many, or it is a second
-    /// commit point.
-    pub fn register_participant(
-        &mut self,
-        name: impl Into<String>,
-        participant: impl TransactionParticipant,
-    ) -> Result<ParticipantId, DistributedError> {
-        self.refuse_begun()?;
-        let (name, resource) = (name.into(), participant.resource_id().clone());
-        if !self.coordinator.0.resources.contains_key(&resource) {
-            return Err(DistributedError::UnknownResource { name, resource });
-        }
-        if self.parts.len() >= limits::DISTRIBUTED_BRANCHES_MAX {
-            return Err(DistributedError::TooManyBranches(limits::DISTRIBUTED_BRANCHES_MAX));
-        }
-        let kind = participant.kind();
-        let taken = self.home.is_some() || self.parts.iter().any(|part| part.record.kind == BranchKind::Last);
-        if kind == BranchKind::Last && taken {
-            return Err(DistributedError::TwoCommitPoints { name });
-        }
-        let resource_type = participant.resource_type().to_owned();
-        let record = BranchRecord { name, resource, resource_type, kind };
-        self.records.push(record.clone());
-        self.parts.push(Part { record, participant: Arc::new(participant) });
-        Ok(ParticipantId(self.parts.len() - 1))
-    }
-
     /// Asks the policy, under the transaction's name or id.
     async fn allowed(&self, action: Action) -> Result<(), DistributedError> {
         let who = self.label.principal.as_ref().unwrap_or(&self.coordinator.0.settings.principal);
@@ -173,6 +163,7 @@ impl DistributedUnitOfWork {
             shared: Arc::clone(&self.coordinator.0),
             gid: self.gid,
             label: self.label.clone(),
+            deadline: self.deadline.unwrap_or(self.coordinator.0.settings.deadline),
             core,
             said: vec![None; parts.len()],
             parts,
@@ -180,6 +171,7 @@ impl DistributedUnitOfWork {
             cause: None,
             attempts: None,
             stale: false,
+            needs_help: false,
             seen: Arc::clone(&self.seen),
         };
         self.machine = Some(Arc::new(Mutex::new(machine)));

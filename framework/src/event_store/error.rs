@@ -81,6 +81,13 @@ pub enum EventStoreError {
         /// How it ended: `committed` or `aborted`.
         state: String,
     },
+    /// Events were added to a distributed transaction that has not begun, or that is prepared already. Begin it first, and add
+    /// events before it is prepared; drop a guard of the branch's connection before.
+    #[error(
+        "events can be added only while the transaction is open: begin it first, add events before it is prepared, and drop \
+         the guard of the branch's connection before"
+    )]
+    NotOpen,
     /// An event or a snapshot cannot be encoded or decoded.
     #[error("{what}: {cause}")]
     Codec {

@@ -17,10 +17,7 @@ use super::{
     kept::Kept,
     statement::{Opening, Statement, Writes},
 };
-use crate::{
-    error::Result,
-    transport::OutgoingRow,
-};
+use crate::{error::Result, transport::OutgoingRow};
 
 mod savepoint;
 pub use savepoint::Savepoint;

@@ -4,6 +4,8 @@
 //! `store/<database>/branch.rs` ([`branch::TwoPhase`]).
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod any;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod book;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod branch;
@@ -14,6 +16,12 @@ mod care;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) mod enlisted;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod events;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod examine;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod guard;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod last;
@@ -23,6 +31,8 @@ pub mod log;
 mod markers;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod opened;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub mod unit;
 
 use sqlx::Database;
 

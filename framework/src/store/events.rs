@@ -30,12 +30,15 @@ mod order;
 mod read;
 mod snapshot;
 mod staged;
+mod to_stage;
 mod unit;
 
 pub use append::Appended;
 pub(crate) use append::Batch;
 use fault::Fault;
-pub use staged::{StagedAppend, StagedEvents, StagedOutcome};
+pub use staged::{StagedEvents, StagedOutcome};
+pub use to_stage::StagedAppend;
+pub(crate) use to_stage::StagedAppends;
 
 /// What the tables of the event store need that differs between the databases.
 pub trait EventRows: Database {

@@ -124,43 +124,15 @@ impl<DB: Backend> IdempotentProcessor<DB> {
         T: Serialize + DeserializeOwned + Send,
         W: for<'c> FnOnce(&'c mut UnitConnection<DB>) -> BoxFuture<'c, UnitResult<T>> + Send,
     {
-        let failed = |cause: Error| ProcessError::Database { key: key.key.clone(), cause };
-        let connection = &mut unit.connection;
-        let inserted = bounded(async { Ok(DB::insert_key(connection.live()?, key).await?) }).await;
-        match inserted.map_err(failed)? {
-            Recorded::Fresh => {}
-            Recorded::Duplicate => return self.before(connection, key).await.map(Processed::Before),
-            Recorded::InProgress => return Err(ProcessError::InProgress { key: key.key.clone() }),
+        if let Some(before) = claim(unit, key).await? {
+            return Ok(Processed::Before(before));
         }
-        let worked = work(connection).await;
+        let worked = work(&mut unit.connection).await;
         let result = worked.map_err(|cause| ProcessError::Failed { key: key.key.clone(), cause })?;
-        let keep = Statement::new("UPDATE idempotency_keys SET result=").text(key.encode(&result)?);
-        let writes = Writes { outbox: Vec::new(), statements: vec![of::<DB>(keep.sql(" WHERE "), key)] };
-        unit.stage(writes).map_err(failed)?;
-        Ok(Processed::Now(result))
-    }
-
-    /// What came out when it was done.
-    async fn before<T: DeserializeOwned>(
-        &self,
-        connection: &mut UnitConnection<DB>,
-        key: &ProcessKey,
-    ) -> Result<T, ProcessError> {
-        let find = of::<DB>(Statement::new("SELECT result,request_hash FROM idempotency_keys WHERE "), key);
-        let read = bounded(async {
-            let (_, rows) = connection.ask(&find).await?;
-            let Some(row) = rows.first() else { return Ok(None) };
-            Ok(Some((DB::text_at(row, 0)?.unwrap_or_default(), DB::bytes_at(row, 1)?)))
-        });
+        let keep = kept::<DB>(key, &result)?;
         let failed = |cause: Error| ProcessError::Database { key: key.key.clone(), cause };
-        match read.await.map_err(failed)? {
-            // It was there and is gone: its time was over. The next call does it anew.
-            None => Err(ProcessError::InProgress { key: key.key.clone() }),
-            Some((_, Some(request))) if key.request.as_ref().is_some_and(|asked| *asked != request) => {
-                Err(ProcessError::OtherRequest { key: key.key.clone() })
-            }
-            Some((result, _)) => key.decode(&result),
-        }
+        unit.stage(Writes { outbox: Vec::new(), statements: vec![keep] }).map_err(failed)?;
+        Ok(Processed::Now(result))
     }
 
     /// Removes up to `rows_max` keys whose time is over, and says how many there were. Call it now and then.
@@ -174,6 +146,51 @@ impl<DB: Backend> IdempotentProcessor<DB> {
             Ok(DB::ask(&mut connection, &DB::purge_keys(rows_max)).await?.0)
         })
         .await
+    }
+}
+
+/// Inserts the key as the first write of a unit; what came out when it was done before.
+pub(super) async fn claim<DB: Backend, T: DeserializeOwned>(
+    unit: &mut SqlUnit<DB>,
+    key: &ProcessKey,
+) -> Result<Option<T>, ProcessError> {
+    let connection = &mut unit.connection;
+    let inserted = bounded(async { Ok(DB::insert_key(connection.live()?, key).await?) }).await;
+    match inserted.map_err(|cause| ProcessError::Database { key: key.key.clone(), cause })? {
+        Recorded::Fresh => Ok(None),
+        Recorded::Duplicate => before(connection, key).await.map(Some),
+        Recorded::InProgress => Err(ProcessError::InProgress { key: key.key.clone() }),
+    }
+}
+
+/// Writes the result of a key that was claimed.
+pub(super) fn kept<DB: Backend>(
+    key: &ProcessKey,
+    result: &impl Serialize,
+) -> Result<Statement, ProcessError> {
+    let keep = Statement::new("UPDATE idempotency_keys SET result=").text(key.encode(result)?);
+    Ok(of::<DB>(keep.sql(" WHERE "), key))
+}
+
+/// What came out when it was done.
+async fn before<DB: Backend, T: DeserializeOwned>(
+    connection: &mut UnitConnection<DB>,
+    key: &ProcessKey,
+) -> Result<T, ProcessError> {
+    let find = of::<DB>(Statement::new("SELECT result,request_hash FROM idempotency_keys WHERE "), key);
+    let read = bounded(async {
+        let (_, rows) = connection.ask(&find).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some((DB::text_at(row, 0)?.unwrap_or_default(), DB::bytes_at(row, 1)?)))
+    });
+    let failed = |cause: Error| ProcessError::Database { key: key.key.clone(), cause };
+    match read.await.map_err(failed)? {
+        // It was there and is gone: its time was over. The next call does it anew.
+        None => Err(ProcessError::InProgress { key: key.key.clone() }),
+        Some((_, Some(request))) if key.request.as_ref().is_some_and(|asked| *asked != request) => {
+            Err(ProcessError::OtherRequest { key: key.key.clone() })
+        }
+        Some((result, _)) => key.decode(&result),
     }
 }
 

@@ -5,6 +5,7 @@ mod batch;
 mod branch;
 mod distributed;
 mod events;
+mod examine;
 mod idempotency;
 mod keys;
 mod results;
@@ -13,3 +14,5 @@ mod schedule;
 pub(super) mod subscriptions;
 mod text;
 mod unit;
+
+pub(super) use self::examine::examine;

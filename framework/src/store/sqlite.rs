@@ -4,6 +4,7 @@ mod attempts;
 mod batch;
 mod distributed;
 mod events;
+mod examine;
 mod idempotency;
 mod keys;
 pub mod lock;
@@ -13,3 +14,5 @@ mod schedule;
 pub(super) mod subscriptions;
 mod text;
 mod unit;
+
+pub(super) use self::examine::examine;

@@ -52,6 +52,11 @@ impl<DB: Backend> SqlUnitOfWork<DB> {
         Self { kept: Kept::new(pool), commit_with_transaction: None }
     }
 
+    #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+    pub(crate) fn pool(&self) -> &Pool<DB> {
+        self.kept.pool()
+    }
+
     /// When the unit commits: with the transaction context, or (`false`, the default) right after the handlers.
     ///
     /// Outbox, idempotency and everything else that must commit together with business rows needs `true`.

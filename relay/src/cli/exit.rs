@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
-use barid::store::{pool::ConnectError, schema::SchemaError};
+use barid::{
+    distributed::DistributedError,
+    store::{pool::ConnectError, schema::SchemaError},
+};
 
-use crate::{config::ConfigError, relay::RelayError, setup::SetupError, source::SourceError};
+use crate::{config::ConfigError, relay::RelayError, setup::SetupError, source::SourceError, tx::OpenError};
 
 /// Shown below `--help`; the codes are those of [`Failure::code`].
 pub(super) const HELP: &str = "Exit codes:
@@ -14,7 +17,8 @@ pub(super) const HELP: &str = "Exit codes:
   3    the configuration is wrong
   4    a database or a broker cannot be reached, or refuses
   5    the schema is missing, changed, or newer than this program
-  6    no parked message is what was asked for
+  6    no parked message, or no transaction, is what was asked for
+  7    the transaction is decided otherwise, not prepared, not over, or not the databases' alone: nothing was changed
   130  stopped by a second signal, without a drain";
 
 /// Why the program did not do what it was asked.
@@ -36,6 +40,21 @@ pub(super) enum Failure {
     Usage(String),
     #[error("source {source_name}: no such message is parked: {selection}")]
     NothingParked { source_name: String, selection: String },
+    #[error("source {source_name}: {cause}")]
+    Transaction {
+        source_name: String,
+        #[source]
+        cause: DistributedError,
+    },
+    #[error(
+        "transaction {transaction} has a mixed outcome: a branch had ended in another way than was decided; see `barid-relay tx show`, \
+         compare the databases, repair them by hand, and forget it"
+    )]
+    Mixed { transaction: String },
+    #[error("source {source_name}: no transaction is called {called:?}")]
+    NoTransaction { source_name: String, called: String },
+    #[error(transparent)]
+    Participants(OpenError),
     #[error("{0} of the checks above failed")]
     Checks(usize, u8),
     #[error("source {0}: its relay has died; this is a defect, please report it with the log")]
@@ -44,6 +63,16 @@ pub(super) enum Failure {
     Sources { each: Vec<Failure>, of: usize },
     #[error("signals cannot be received, or the terminal fails: {0}")]
     Signals(#[from] std::io::Error),
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Setup(error) => Self::Setup(error),
+            OpenError::Log { source_name, cause } => Self::Transaction { source_name, cause },
+            other => Self::Participants(other),
+        }
+    }
 }
 
 impl Failure {
@@ -67,15 +96,19 @@ impl Failure {
         match self {
             Self::Sources { each, .. } => each.iter().map(Self::number).max().unwrap_or(1),
             Self::Config(_) => 3,
+            Self::Participants(OpenError::NotOurs { .. }) => 7,
+            Self::Participants(_) => 3,
             Self::Setup(error) => setup(error),
             Self::Connect(error) => connect(error),
             Self::Schema(_) => 5,
             Self::Checks(_, worst) => *worst,
+            Self::NoTransaction { .. } => 6,
+            Self::Transaction { cause, .. } => transaction(cause),
             Self::Relay(RelayError::Sink { .. }) => 4,
             Self::Usage(_) => 2,
             Self::Source(_) => 4,
             Self::NothingParked { .. } => 6,
-            Self::Relay(_) | Self::Died(_) | Self::Signals(_) => 1,
+            Self::Relay(_) | Self::Died(_) | Self::Signals(_) | Self::Mixed { .. } => 1,
         }
     }
 }
@@ -86,6 +119,22 @@ pub(super) fn setup(error: &SetupError) -> u8 {
         SetupError::Transport { .. } | SetupError::Source(_) => 4,
         SetupError::Schema { .. } => 5,
         _ => 3,
+    }
+}
+
+fn transaction(error: &DistributedError) -> u8 {
+    use DistributedError as E;
+    match error {
+        E::NotFound(_) => 6,
+        E::AlreadyCommitted { .. }
+        | E::AlreadyRolledBack { .. }
+        | E::NotPrepared { .. }
+        | E::StillOpen { .. }
+        | E::Denied(_) => 7,
+        E::NoReason { .. } | E::BadName(_) => 2,
+        E::UnknownResource { .. } => 3,
+        E::Log(_) | E::InDoubt { .. } | E::Branch { .. } => 4,
+        _ => 1,
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::io::{IsTerminal, Write as _};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use super::{ConfigFile, Failure, load};
+use super::{
+    ConfigFile, Failure, load, source_of,
+    terminal::{Output, user},
+};
 use crate::{
     parked::{Action, Change, Filter, Page, ParkedStore},
     setup,
@@ -112,12 +115,6 @@ struct On {
     output: Output,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
-
 /// A change: to which messages, and why.
 #[derive(Debug, Args)]
 struct Changing {
@@ -140,11 +137,6 @@ struct Changing {
     /// Only counts.
     #[arg(long)]
     dry_run: bool,
-}
-
-fn user() -> String {
-    let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
-    name.unwrap_or_else(|_| "unknown".to_owned())
 }
 
 pub(super) async fn parked(parked: Parked) -> Result<(), Failure> {
@@ -235,16 +227,7 @@ impl On {
     /// The parked messages that are meant, and the name of their source.
     async fn store(&self) -> Result<(Box<dyn ParkedStore>, String), Failure> {
         let config = load(&self.file.config)?;
-        let names = || config.source.keys().cloned().collect::<Vec<_>>().join(", ");
-        let (name, source) = match &self.source {
-            Some(name) => config.source.get_key_value(name).ok_or_else(|| {
-                Failure::Usage(format!("there is no [source.{name}] (sources: {})", names()))
-            })?,
-            None if config.source.len() > 1 => {
-                return Err(Failure::Usage(format!("which source? Add --source, one of: {}", names())));
-            }
-            None => config.source.first_key_value().ok_or_else(|| Failure::Usage("no source".to_owned()))?,
-        };
+        let (name, source) = source_of(&config, self.source.as_deref())?;
         let pool = setup::database(name, source).await?;
         Ok((open::parked(name, &pool), name.clone()))
     }

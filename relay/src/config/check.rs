@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use barid::distributed::ResourceId;
+
 use crate::{
     lease::{INSTANCE_CHARS_MAX, LEASE_BOUNDS},
     sink::Pattern,
@@ -52,6 +54,14 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
                  when another relay takes over"
             );
             say(&["sink", name, "confirm_timeout_ms"], what);
+        }
+    }
+    for (name, resource) in &config.resource {
+        let section = ["resource", name.as_str()];
+        let address = [("url", resource.url.is_some()), ("url_file", resource.url_file.is_some())];
+        one_of(&section, address, &mut say);
+        if let Err(error) = ResourceId::new(name) {
+            say(&section, format!("[resource.{name}]: {error}"));
         }
     }
     for (at, route) in config.route.iter().enumerate() {

@@ -12,7 +12,7 @@ pub(super) enum Kind {
 /// A key of a section and what it holds.
 pub(super) type Key = (&'static str, Kind);
 
-pub(super) const SECTIONS: &[&str] = &["source", "sink", "route", "relay"];
+pub(super) const SECTIONS: &[&str] = &["source", "sink", "resource", "route", "relay"];
 
 pub(super) const SOURCE: &[Key] = &[
     ("url", Kind::Text),
@@ -50,6 +50,8 @@ pub(super) const SINK: &[Key] = &[
     ("properties", Kind::Properties),
 ];
 
+pub(super) const RESOURCE: &[Key] = &[("url", Kind::Text), ("url_file", Kind::Text)];
+
 pub(super) const ROUTE: &[Key] =
     &[("destination", Kind::Text), ("sink", Kind::Text), ("order", Kind::Text), ("on_poison", Kind::Text)];
 
@@ -72,6 +74,7 @@ pub(super) fn of(section: &str) -> &'static [Key] {
     match section {
         "source" => SOURCE,
         "sink" => SINK,
+        "resource" => RESOURCE,
         "route" => ROUTE,
         _ => RELAY,
     }

@@ -97,7 +97,7 @@ impl File<'_> {
             let name: &str = section.get_ref();
             let origin = self.origin(section);
             match (name, value.get_ref()) {
-                ("source" | "sink", DeValue::Table(named)) => {
+                ("source" | "sink" | "resource", DeValue::Table(named)) => {
                     for (of, table) in named {
                         self.table(&[name, of.get_ref()], table, leaves, problems);
                     }
@@ -108,7 +108,7 @@ impl File<'_> {
                         self.table(&[name, &at.to_string()], table, leaves, problems);
                     }
                 }
-                ("source" | "sink", _) => {
+                ("source" | "sink" | "resource", _) => {
                     problems.push(format!("{origin}: write [{name}.NAME], each with a name"))
                 }
                 ("relay", _) => problems.push(format!("{origin}: write [relay]")),

@@ -18,6 +18,10 @@ impl fmt::Display for Config {
             writeln!(f, "\n[sink.{name}]")?;
             sink.show(f)?;
         }
+        for (name, resource) in &self.resource {
+            writeln!(f, "\n[resource.{name}]")?;
+            address(f, resource.url.as_ref(), resource.url_file.as_ref())?;
+        }
         for route in &self.route {
             let order = format!("{:?}", self.order(route)).to_lowercase();
             writeln!(

@@ -74,6 +74,21 @@ fn a_route_says_what_becomes_of_poison() {
 }
 
 #[test]
+fn databases_that_take_part_have_an_address_and_a_plain_name() {
+    let text = format!("{GOOD}\n[resource.stock]\nurl = \"mysql://shop:s3cret@db/stock\"\n");
+    let config = with(&text, &[("BARID_RELAY__RESOURCE__CASH__URL_FILE", "/run/cash")]).unwrap();
+    assert_eq!(config.resource.keys().collect::<Vec<_>>(), ["cash", "stock"]);
+    let shown = config.to_string();
+    assert!(shown.contains("[resource.stock]\nurl = \"mysql://shop:***@db/stock\""), "{shown}");
+    check(
+        &text.replace("[resource.stock]", "[resource.\"a b\"]\nurl_file = \"x\""),
+        &[],
+        &["has both, and must have one of \"url\" and \"url_file\"", "\"a b\" cannot name a resource"],
+    );
+    check(&text.replace("url = \"mysql", "uri = \"mysql"), &[], &["did you mean \"url\"?"]);
+}
+
+#[test]
 fn every_unknown_key_is_reported_with_its_line_and_the_nearest_key() {
     let text = GOOD
         .replace("window_rows_max", "window_row_max")

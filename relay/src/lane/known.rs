@@ -19,6 +19,7 @@ impl Lanes {
     /// These rows left the outbox: their DELETE or their parking was answered.
     pub fn gone(&mut self, rows: impl IntoIterator<Item = RowId>) {
         for id in rows {
+            self.stats.left += 1;
             let park = self.parking.remove(&id);
             if self.reading && !broken!(self, ForgetsDuringARead) {
                 self.retired.insert(id, park);

@@ -150,6 +150,8 @@ pub struct KeyId(pub(super) u64);
 pub struct Stats {
     /// Rows that a sink confirmed.
     pub confirmed: u64,
+    /// Rows that have left the outbox: deleted because they were confirmed, or parked.
+    pub left: u64,
     /// Negative or lost answers that led to another attempt.
     pub retried: u64,
     /// Rows parked as poison.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::source::OldTransaction;
 
-/// The longest pause between two looks.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The shortest and the longest pause between two looks.
+const PAUSE_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// What is known of the oldest transaction.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Horizon {
 }
 
 fn pause(limit: Duration) -> Duration {
-    (limit / 2).min(PAUSE_MAX)
+    (limit / 2).clamp(PAUSE_BOUNDS.0, PAUSE_BOUNDS.1)
 }
 
 #[cfg(test)]
@@ -66,7 +66,8 @@ mod tests {
         let (second, now) = (Duration::from_secs(1), Instant::now());
         let mut horizon = Horizon::new(900 * second, now);
         let old = |age: u32| Some(OldTransaction { age: age * second, who: "somebody".to_owned() });
-        assert!(!horizon.due(now) && horizon.due(now + PAUSE_MAX) && !horizon.due(now + PAUSE_MAX));
+        let later = now + PAUSE_BOUNDS.1;
+        assert!(!horizon.due(now) && horizon.due(later) && !horizon.due(later));
         for (at, age, said) in [(0, 899, false), (60, 959, true), (120, 1_019, false), (960, 1_859, true)] {
             assert_eq!(horizon.seen(old(age), now + at * second).is_some(), said, "{age} s old");
         }

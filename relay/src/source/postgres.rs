@@ -8,6 +8,8 @@
 //! Three things look simpler and are wrong: `seq > last` loses rows, `ORDER BY xid` and several readers with `SKIP LOCKED`
 //! invert keys. `tests/acceptance/window_reader.rs` keeps showing it.
 
+use std::sync::atomic::AtomicBool;
+
 use async_trait::async_trait;
 use barid::Doorbell;
 use sqlx::{
@@ -43,6 +45,8 @@ pub struct PostgresSource {
     channel: Option<String>,
     table: Option<Identifier>,
     late_look: std::time::Duration,
+    /// Whether the address has led to a primary since this was made.
+    led_to_primary: AtomicBool,
 }
 
 impl PostgresSource {
@@ -52,7 +56,8 @@ impl PostgresSource {
     pub fn new(name: impl Into<String>, pool: &PgPool) -> Self {
         let options = (*pool.connect_options()).clone().application_name("barid-relay");
         let late_look = head::LATE_LOOK;
-        Self { name: name.into(), options, channel: None, table: None, late_look }
+        let led_to_primary = AtomicBool::new(false);
+        Self { name: name.into(), options, channel: None, table: None, late_look, led_to_primary }
     }
 
     /// Reads this table instead of `outbox`. It has the same columns, `xid` excepted: what belongs to a transaction is told by

@@ -56,6 +56,16 @@ impl Running {
         Ok(())
     }
 
+    /// Waits until so many rows have left the outbox.
+    pub(crate) async fn left(&mut self, rows: usize) -> anyhow::Result<()> {
+        let rows = rows as u64;
+        let left = timeout(SIDE_MAX, self.stats.wait_for(|stats| stats.left >= rows));
+        left.await
+            .with_context(|| format!("{rows} rows took longer than {SIDE_MAX:?}"))?
+            .context("the relay has ended")?;
+        Ok(())
+    }
+
     /// Stops it cleanly.
     pub(crate) async fn stop(self) -> anyhow::Result<Stats> {
         // The relay listens until it is told; if it has ended, its answer says why.

@@ -52,7 +52,9 @@ async fn f04_sessions_are_terminated() {
 
 #[tokio::test]
 async fn f08_the_primary_becomes_read_only() {
-    let rig = Rig::of(Database::Postgres).await;
+    let mut rig = Rig::of(Database::Postgres).await;
+    // A lease that lapses meanwhile, on a slow machine, leaves what is in flight in doubt.
+    rig.relay_lines = "lease_ms = 600000".to_owned();
     let mut admin = Session::connect(&rig.outbox.url).await.unwrap();
     let load = rig.load().start().await;
     let mut relay = rig.relay_at_work().await;
@@ -63,6 +65,25 @@ async fn f08_the_primary_becomes_read_only() {
     set(&mut admin, "RESET default_transaction_read_only").await;
     load.more(200).await;
     let faults = vec![Fault::new("the relay was led to a server that takes no writes (25006)", said)];
+    rig.settle(load, relay, 0, faults).await.assert_promises();
+}
+
+/// The address of a relay at work leads to a replica for a while, which then becomes the primary.
+#[tokio::test]
+async fn f08_a_replica_that_is_promoted() {
+    let server = PrivateServer::postgres("").await;
+    let mut rig = Rig::at(&server.url).await;
+    rig.relay_lines = "lease_ms = 600000".to_owned();
+    let load = rig.load().start().await;
+    let mut relay = rig.relay_at_work().await;
+    load.more(200).await;
+    server.stop().await;
+    std::fs::write(server.folder().join("postgres/standby.signal"), "").unwrap();
+    server.start().await;
+    let said = relay.line_with("is a replica now", PATIENCE).await;
+    sql::execute(&rig.outbox.pool, "SELECT pg_promote()").await.unwrap();
+    load.more(200).await;
+    let faults = vec![Fault::new("the address led to a replica, which was promoted", said)];
     rig.settle(load, relay, 0, faults).await.assert_promises();
 }
 

@@ -12,6 +12,10 @@ use barid_tests::{
 };
 use tokio::process::Command;
 
+/// Enough for everything. A limit and not none: a quorum queue that loses its limit does not tell its publishers that it is open
+/// again.
+pub(crate) const ROOM: &str = r#"{"max-length":1000000,"overflow":"reject-publish"}"#;
+
 /// How long a row waits for its confirm here. Short, so that a test need not be long.
 pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -29,9 +33,18 @@ impl Node {
         self.rig_with(Tape::rabbitmq(&self.server.url).await).await
     }
 
-    pub(crate) async fn rig_with(&self, mut tape: Tape) -> Rig {
+    pub(crate) async fn rig_with(&self, tape: Tape) -> Rig {
+        self.rig_on(Database::Postgres, tape).await
+    }
+
+    pub(crate) async fn rig_on(&self, database: Database, mut tape: Tape) -> Rig {
         tape.sink.push_str(&format!("\nconfirm_timeout_ms = {}", CONFIRM_TIMEOUT.as_millis()));
-        Rig::new(Outbox::new(Database::Postgres).await, tape)
+        Rig::new(Outbox::new(database).await, tape)
+    }
+
+    /// Sets what queues with this in their names may hold, and what they do when they are full.
+    pub(crate) async fn limit(&self, queues: &str, definition: &str) {
+        self.ctl(&["set_policy", "limit", queues, definition, "--apply-to", "queues"]).await;
     }
 
     /// What its administrator types; returns what it says.

@@ -1,12 +1,12 @@
 //! One transfer of `barid_tests::transfer`, or one recovery, in a process that can be killed.
 //!
-//! `distributed-transfer transfer ACCOUNT SCENARIO URL URL URL` or `distributed-transfer recover URL URL URL`. Dies at the point
-//! that `BARID_CRASH_AT` names.
+//! `distributed-transfer transfer ACCOUNT SCENARIO URL URL URL`, `distributed-transfer recover URL URL URL`, or
+//! `distributed-transfer purge URL URL URL`, which forgets what is over. Dies at the point that `BARID_CRASH_AT` names.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use barid_tests::transfer::{Bank, Scenario, impatient};
+use barid_tests::transfer::{Bank, Scenario, forgetful, impatient};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -25,7 +25,16 @@ async fn main() -> Result<()> {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        _ => bail!("usage: distributed-transfer transfer ACCOUNT SCENARIO URL URL URL | recover URL URL URL"),
+        ["purge", _, _, _] => {
+            let bank = Bank::open(&arguments[1..], forgetful()).await.map_err(anyhow::Error::msg)?;
+            loop {
+                println!("{} purged", bank.coordinator.purge_once().await?);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        _ => bail!(
+            "usage: distributed-transfer transfer ACCOUNT SCENARIO URL URL URL | recover URL URL URL | purge URL URL URL"
+        ),
     }
 }
 

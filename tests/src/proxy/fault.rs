@@ -2,8 +2,10 @@
 
 use std::sync::{
     Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
+
+use tokio::sync::Notify;
 
 /// How an answer gets lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub(super) struct Faults {
     fired: Mutex<Vec<Fired>>,
     /// The next request that executes a prepared statement finds that the server has forgotten it.
     forgets: AtomicBool,
+    /// Told to deliver a request that is held.
+    pub(super) deliver: Notify,
+    /// Requests that were held and delivered, and that the server has done.
+    pub(super) delivered: AtomicUsize,
 }
 
 /// One fault that waits for its request.
@@ -41,12 +47,14 @@ pub(super) struct Faults {
 pub(super) struct Armed {
     pub(super) fault: Fault,
     pub(super) needle: Vec<u8>,
+    /// Nobody is told: the connections stay open.
+    pub(super) holds: bool,
 }
 
 impl Faults {
-    pub(super) fn arm(&self, fault: Fault, needle: &[u8]) {
+    pub(super) fn arm(&self, fault: Fault, needle: &[u8], holds: bool) {
         assert!(!needle.is_empty(), "an empty needle is in every request");
-        let armed = Armed { fault, needle: needle.to_vec() };
+        let armed = Armed { fault, needle: needle.to_vec(), holds };
         self.armed.lock().unwrap_or_else(PoisonError::into_inner).push(armed);
     }
 

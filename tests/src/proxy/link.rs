@@ -31,6 +31,8 @@ pub(super) struct Link<'a> {
     tail: Vec<u8>,
     /// The answer to the current request is to be lost.
     losing: Option<Armed>,
+    /// The current request stays here.
+    holding: bool,
     statements: Statements,
 }
 
@@ -49,6 +51,7 @@ impl<'a> Link<'a> {
             asked: false,
             tail: Vec::new(),
             losing: None,
+            holding: false,
             statements: Statements::default(),
         }
     }
@@ -77,6 +80,16 @@ impl<'a> Link<'a> {
                         to_server.shutdown().await?;
                     } else if self.passes(request) {
                         to_server.write_all(request).await?;
+                    } else if self.holding {
+                        // The client is gone when this is delivered: what it sent behind it comes along.
+                        let mut rest = request.to_vec();
+                        self.faults.deliver.notified().await;
+                        from_client.read_to_end(&mut rest).await?;
+                        to_server.write_all(&rest).await?;
+                        to_server.shutdown().await?;
+                        read_to_end(&mut from_server).await?;
+                        self.faults.delivered.fetch_add(1, Ordering::SeqCst);
+                        return Ok(());
                     } else {
                         return Ok(());
                     }
@@ -88,7 +101,12 @@ impl<'a> Link<'a> {
                         // when it has done the rest of it: one text may hold several statements, each with an answer.
                         to_server.shutdown().await?;
                         let rest = read_to_end(&mut from_server).await?;
+                        let holds = armed.holds;
                         self.faults.record(armed, self.connection, answer.len() + rest);
+                        if holds {
+                            // Until the client gives up.
+                            from_client.read_to_end(&mut Vec::new()).await?;
+                        }
                         return Ok(());
                     }
                     if answer.is_empty() {
@@ -136,6 +154,7 @@ impl<'a> Link<'a> {
         };
         match armed.fault {
             Fault::BeforeRequest => {
+                self.holding = armed.holds;
                 self.faults.record(armed, self.connection, 0);
                 false
             }

@@ -77,7 +77,7 @@ async fn a_fault_strikes_once_and_only_its_request() {
     for (fault, heard_by_server, swallowed) in [(Fault::AfterRequest, 8, 8), (Fault::BeforeRequest, 0, 0)] {
         let (server, heard) = echo_server().await;
         let proxy = Proxy::start(server).await;
-        proxy.shared.faults.arm(fault, b"COMMIT");
+        proxy.shared.faults.arm(fault, b"COMMIT", false);
         let mut client = TcpStream::connect(proxy.addr).await.unwrap();
         ask(&mut client, b"INSERT").await.unwrap();
         let before = heard.load(Ordering::SeqCst);
@@ -130,7 +130,7 @@ macro_rules! answer_lost {
                 proxy.reset();
                 connection.execute($begin).await.unwrap();
                 assert_eq!(proxy.round_trips(), 1, "a text of several statements is one round trip");
-                proxy.shared.faults.arm(fault, b"COMMIT");
+                proxy.shared.faults.arm(fault, b"COMMIT", false);
                 let text = format!("INSERT INTO t VALUES ({id}); COMMIT");
                 let lost = sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut connection).await;
                 assert!(matches!(lost, Err(sqlx::Error::Io(_))), "{lost:?}");

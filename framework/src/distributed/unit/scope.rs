@@ -44,7 +44,7 @@ impl DistributedUnitOfWork {
         }
     }
 
-    async fn rolled_back_for(&self, cause: &str) {
+    pub(super) async fn rolled_back_for(&self, cause: &str) {
         if let Err(error) = self.undo().await {
             tracing::error!(target: "transactions", gid = %self.gid, cause, %error, "rolling back failed, recovery does it");
         }

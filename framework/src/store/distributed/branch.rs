@@ -1,11 +1,7 @@
 //! Branches in databases that can be prepared.
 
 use std::{
-    ops::{Deref, DerefMut},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex as Lock, PoisonError},
     time::Instant,
 };
 
@@ -13,7 +9,7 @@ use async_trait::async_trait;
 use sqlx::Pool;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::markers::{forget, marked, tombstone};
+use super::{guard::BranchGuard, markers};
 use crate::{
     distributed::{
         Ack, BranchId, CoordinatorId, Decision, Health, Heuristic, Pressure, Resource, ResourceId, RmError,
@@ -101,7 +97,7 @@ impl<DB: TwoPhase> SqlResource<DB> {
         SqlBranch {
             resource: Arc::clone(self),
             open: Arc::default(),
-            prepared: Arc::default(),
+            stage: Arc::default(),
             outbox: Arc::default(),
         }
     }
@@ -124,8 +120,8 @@ impl<DB: TwoPhase> SqlResource<DB> {
             return Ok(ack);
         }
         match decision {
-            Decision::Abort => tombstone(self.kept.pool(), branch).await,
-            Decision::Commit => match marked(self.kept.pool(), branch).await?.as_deref() {
+            Decision::Abort => markers::tombstone(self.kept.pool(), branch).await,
+            Decision::Commit => match markers::marked(self.kept.pool(), branch).await?.as_deref() {
                 Some("branch") => Ok(Ack::Done),
                 _ => Ok(Ack::Heuristic(Heuristic::RolledBack)),
             },
@@ -155,7 +151,7 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
     }
 
     async fn forget(&self, branch: &BranchId) -> Result<(), RmError> {
-        forget(self.kept.pool(), branch).await
+        markers::forget(self.kept.pool(), branch).await
     }
 
     async fn health(&self) -> Health {
@@ -180,9 +176,24 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
 pub struct SqlBranch<DB: TwoPhase> {
     resource: Arc<SqlResource<DB>>,
     open: Arc<Mutex<Option<UnitConnection<DB>>>>,
-    /// Whether what is open is prepared.
-    prepared: Arc<AtomicBool>,
-    outbox: Arc<std::sync::Mutex<Vec<OutgoingRow>>>,
+    stage: Arc<Lock<Stage>>,
+    outbox: Arc<Lock<Vec<OutgoingRow>>>,
+}
+
+/// How far a branch is in this process.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Stage {
+    /// Work can be done in it.
+    #[default]
+    Open,
+    /// It was asked to prepare, and there was no answer.
+    Asked,
+    /// It has prepared.
+    Prepared,
+    /// It has changed nothing, and is over.
+    ReadOnly,
+    /// It is over.
+    Ended,
 }
 
 impl<DB: TwoPhase> Clone for SqlBranch<DB> {
@@ -190,14 +201,11 @@ impl<DB: TwoPhase> Clone for SqlBranch<DB> {
         Self {
             resource: Arc::clone(&self.resource),
             open: Arc::clone(&self.open),
-            prepared: Arc::clone(&self.prepared),
+            stage: Arc::clone(&self.stage),
             outbox: Arc::clone(&self.outbox),
         }
     }
 }
-
-/// The connection of a branch, while it is used. Drop it before the transaction is prepared.
-pub struct BranchGuard<DB: TwoPhase>(OwnedMutexGuard<Option<UnitConnection<DB>>>);
 
 impl<DB: TwoPhase> SqlBranch<DB> {
     /// The connection, once the transaction has begun.
@@ -206,7 +214,7 @@ impl<DB: TwoPhase> SqlBranch<DB> {
     /// When it has not begun, or is prepared.
     pub async fn connection(&self) -> Result<BranchGuard<DB>> {
         let guard = Arc::clone(&self.open).lock_owned().await;
-        if guard.is_none() || self.prepared.load(Ordering::Relaxed) {
+        if guard.is_none() || self.stage() != Stage::Open {
             return Err(Error::new(
                 "the branch is not open: begin the transaction first, and work before it is prepared",
             ));
@@ -228,7 +236,27 @@ impl<DB: TwoPhase> SqlBranch<DB> {
 
     /// Rows that enter the outbox of this database with the branch.
     pub fn publish(&self, rows: impl IntoIterator<Item = OutgoingRow>) {
-        self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(rows);
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
+    }
+
+    fn stage(&self) -> Stage {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self, to: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    /// Votes no, for a reason that the connection does not know.
+    pub(super) async fn refuse(&self, reason: String) -> Vote {
+        self.turn(Stage::Ended);
+        // Whoever still holds a guard holds a connection that nobody asks to prepare any more.
+        if let Ok(mut held) = self.held().await
+            && let Some(mut connection) = held.take()
+        {
+            connection.close_hard().await;
+        }
+        Vote::No { reason }
     }
 
     async fn held(&self) -> Result<OwnedMutexGuard<Option<UnitConnection<DB>>>, String> {
@@ -239,13 +267,48 @@ impl<DB: TwoPhase> SqlBranch<DB> {
         })
     }
 
+    /// Prepares what is open on `connection`, which is kept in `place` if the branch belongs to its session from then on.
+    async fn ask(
+        &self,
+        mut connection: UnitConnection<DB>,
+        branch: &BranchId,
+        place: &mut Option<UnitConnection<DB>>,
+    ) -> Result<Vote, RmError> {
+        if let Some(cause) = connection.poisoned() {
+            connection.close_hard().await;
+            return Ok(Vote::No { reason: cause.to_owned() });
+        }
+        let rows = std::mem::take(&mut *self.outbox.lock().unwrap_or_else(PoisonError::into_inner));
+        if !rows.is_empty()
+            && let Err(error) = connection.insert_outbox(&rows).await
+        {
+            connection.close_hard().await;
+            return Ok(Vote::No { reason: format!("the outbox rows were refused: {error}") });
+        }
+        match DB::prepare(&mut connection, branch).await {
+            Ok(Vote::Prepared) => {
+                *place = Some(connection);
+                Ok(Vote::Prepared)
+            }
+            Ok(Vote::ReadOnly) => {
+                connection.give_back(&self.resource.kept);
+                Ok(Vote::ReadOnly)
+            }
+            other => {
+                connection.close_hard().await;
+                other
+            }
+        }
+    }
+
     async fn finish(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
         let mut held = self.held().await.map_err(RmError::Retryable)?;
+        let stage = self.stage();
+        self.turn(Stage::Ended);
         let Some(mut connection) = held.take() else {
             return self.resource.end(branch, decision).await;
         };
-        let prepared = self.prepared.load(Ordering::Relaxed);
-        if !prepared && decision == Decision::Abort {
+        if stage != Stage::Prepared && decision == Decision::Abort {
             // Nobody has sent a prepare, and with this connection nobody will.
             if DB::KEEPS_SESSION || connection.roll_back().await.is_err() {
                 connection.close_hard().await;
@@ -255,7 +318,9 @@ impl<DB: TwoPhase> SqlBranch<DB> {
             return Ok(Ack::Done);
         }
         // The session that has prepared the branch can end it; on MariaDB nobody else can while it lives.
-        if prepared && let Ok(Some(ack)) = DB::end(&mut connection, branch, decision).await {
+        if stage == Stage::Prepared
+            && let Ok(Some(ack)) = DB::end(&mut connection, branch, decision).await
+        {
             connection.give_back(&self.resource.kept);
             return Ok(ack);
         }
@@ -295,41 +360,30 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
     }
 
     async fn prepare(&self, branch: &BranchId) -> Result<Vote, RmError> {
+        match self.stage() {
+            Stage::Open => {}
+            Stage::Asked => return Err(RmError::Unknown("it was asked to prepare before".to_owned())),
+            Stage::Prepared => return Ok(Vote::Prepared),
+            Stage::ReadOnly => return Ok(Vote::ReadOnly),
+            Stage::Ended => return Ok(Vote::No { reason: "the branch is over".to_owned() }),
+        }
         let mut held = match self.held().await {
             Ok(held) => held,
-            Err(reason) => return Ok(Vote::No { reason }),
+            Err(reason) => return Ok(self.refuse(reason).await),
         };
         // Taken out: a future that is dropped from here on closes the connection, and rolling back goes by name.
-        let Some(mut connection) = held.take() else {
-            return Ok(Vote::No { reason: "the branch is not open".to_owned() });
+        self.turn(Stage::Asked);
+        let vote = match held.take() {
+            Some(connection) => self.ask(connection, branch, &mut held).await,
+            None => Ok(Vote::No { reason: "the branch is not open".to_owned() }),
         };
-        if let Some(cause) = connection.poisoned() {
-            connection.close_hard().await;
-            return Ok(Vote::No { reason: cause.to_owned() });
+        match &vote {
+            Ok(Vote::Prepared) => self.turn(Stage::Prepared),
+            Ok(Vote::ReadOnly) => self.turn(Stage::ReadOnly),
+            Ok(Vote::No { .. }) => self.turn(Stage::Ended),
+            Err(_) => {}
         }
-        let rows =
-            std::mem::take(&mut *self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        if !rows.is_empty()
-            && let Err(error) = connection.insert_outbox(&rows).await
-        {
-            connection.close_hard().await;
-            return Ok(Vote::No { reason: format!("the outbox rows were refused: {error}") });
-        }
-        match DB::prepare(&mut connection, branch).await {
-            Ok(Vote::Prepared) => {
-                self.prepared.store(true, Ordering::Relaxed);
-                *held = Some(connection);
-                Ok(Vote::Prepared)
-            }
-            Ok(Vote::ReadOnly) => {
-                connection.give_back(&self.resource.kept);
-                Ok(Vote::ReadOnly)
-            }
-            other => {
-                connection.close_hard().await;
-                other
-            }
-        }
+        vote
     }
 
     async fn pre_commit(&self, _: &BranchId) -> Result<(), RmError> {
@@ -351,21 +405,5 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
         {
             connection.close_hard().await;
         }
-    }
-}
-
-impl<DB: TwoPhase> Deref for BranchGuard<DB> {
-    type Target = UnitConnection<DB>;
-
-    #[allow(clippy::expect_used)] // looked at when the guard was made, and nobody else can take it
-    fn deref(&self) -> &Self::Target {
-        self.0.as_ref().expect("a guard is only made of an open branch")
-    }
-}
-
-impl<DB: TwoPhase> DerefMut for BranchGuard<DB> {
-    #[allow(clippy::expect_used)] // see above
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.0.as_mut().expect("a guard is only made of an open branch")
     }
 }

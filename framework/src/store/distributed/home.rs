@@ -6,18 +6,20 @@ use std::{
 };
 
 use async_trait::async_trait;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::log::{SqlDecisionLog, commit_statements};
 use crate::{
-    distributed::{Gid, home::Home},
+    distributed::{Gid, ProcessError, ProcessKey, home::Home},
     error::{Error, Result},
     limits,
     store::{
         backend::Backend,
         connection::UnitConnection,
+        keys,
         statement::{Opening, Writes},
-        unit::SqlUnit,
+        unit::{SqlUnit, bounded},
     },
     transport::OutgoingRow,
     unit_of_work::{CommitError, Unit as _},
@@ -61,6 +63,30 @@ impl<DB: Backend> SqlHome<DB> {
     /// Rows that enter the outbox with the commit.
     pub fn publish(&self, rows: impl IntoIterator<Item = OutgoingRow>) {
         self.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(rows);
+    }
+
+    /// Inserts a key as the first write; what came out when it was done before.
+    pub(crate) async fn claim<T: DeserializeOwned>(
+        &self,
+        key: &ProcessKey,
+    ) -> Result<Option<T>, ProcessError> {
+        let failed = |cause| ProcessError::Database { key: key.key.clone(), cause };
+        let mut place = self.held().await.map_err(failed)?;
+        match place.as_mut() {
+            Some(unit) => keys::claim(unit, key).await,
+            None => Err(failed(Error::new("the home unit of work is not open"))),
+        }
+    }
+
+    /// Writes the result of a key that was claimed.
+    pub(crate) async fn keep(&self, key: &ProcessKey, result: &impl Serialize) -> Result<(), ProcessError> {
+        let statement = keys::kept::<DB>(key, result)?;
+        let keep = async {
+            let mut place = self.held().await?;
+            let unit = place.as_mut().ok_or_else(|| Error::new("the home unit of work is not open"))?;
+            bounded(async { Ok(unit.connection.ask(&statement).await.map(drop)?) }).await
+        };
+        keep.await.map_err(|cause| ProcessError::Database { key: key.key.clone(), cause })
     }
 
     async fn held(&self) -> Result<OwnedMutexGuard<Option<SqlUnit<DB>>>> {

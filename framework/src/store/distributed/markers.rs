@@ -1,4 +1,4 @@
-//! The markers of branches: what is left in a database that tells whether a branch has committed, or never can.
+//! The marker that a branch leaves in its database, and the tombstone of one that must never be prepared.
 
 use sqlx::Pool;
 

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use sqlx::Pool;
 
-use super::{EventStore, Fault, Work, append, append::Batch, stored};
+use super::{EventStore, Fault, Work, append, append::Batch, stored, to_stage::StagedAppend};
 use crate::{
     error::Result as ReadyResult,
-    event_store::{EventStoreError, Expected, NewEvent, StreamName},
+    event_store::{EventStoreError, StreamName},
     headers::Headers,
     limits,
     store::{backend::Backend, connection::UnitConnection, statement::Statement},
@@ -21,18 +21,15 @@ use crate::{
 /// Streams of events as one participant of a distributed transaction, on any database.
 ///
 /// Called by the id of the transaction's branch, from any process: nothing is kept in memory.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct StagedEvents<DB: Backend> {
     store: EventStore<DB>,
 }
 
-/// Events for one stream, to be staged.
-#[derive(Debug)]
-#[must_use = "nothing is staged before it is prepared"]
-pub struct StagedAppend {
-    stream: StreamName,
-    expected: Expected,
-    events: Vec<NewEvent>,
+impl<DB: Backend> Clone for StagedEvents<DB> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone() }
+    }
 }
 
 /// What a transaction that staged events has come to.
@@ -45,19 +42,6 @@ pub enum StagedOutcome {
     RolledBack,
     /// Nothing is known of it: it was never prepared, or it was forgotten.
     Missing,
-}
-
-impl StagedAppend {
-    /// Nothing yet, for a stream that must be at `expected`.
-    pub fn new(stream: StreamName, expected: Expected) -> Self {
-        Self { stream, expected, events: Vec::new() }
-    }
-
-    /// One more event.
-    pub fn event(mut self, event: impl Into<NewEvent>) -> Self {
-        self.events.push(event.into());
-        self
-    }
 }
 
 impl<DB: Backend> StagedEvents<DB> {

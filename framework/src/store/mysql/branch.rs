@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// "bard": says in `XA RECOVER` whose they are.
-const FORMAT: i64 = 0x6261_7264;
+pub(super) const FORMAT: i64 = 0x6261_7264;
 
 /// XAER_NOTA: no such transaction, or the session that prepared it still lives.
 const NOT_FOUND: u16 = 1397;
@@ -179,7 +179,7 @@ fn too_old(version: &str) -> String {
 }
 
 /// MariaDB before 10.5. MySQL keeps them since 5.7.
-fn is_too_old(version: &str) -> bool {
+pub(super) fn is_too_old(version: &str) -> bool {
     // Some MariaDB servers put a 5.5.5 in front of their version.
     let own = version.strip_prefix("5.5.5-").unwrap_or(version);
     let mut parts = own.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());

@@ -159,9 +159,9 @@ async fn ask_whether_it_wrote(connection: &mut UnitConnection<Postgres>) -> Resu
     row.try_get(0)
 }
 
-const DISABLED: &str = "prepared transactions are disabled on this server: set max_prepared_transactions to at least the number of \
+pub(super) const DISABLED: &str = "prepared transactions are disabled on this server: set max_prepared_transactions to at least the number of \
                         transactions at once (and on its standbys), and restart it";
-const EXHAUSTED: &str = "slots for prepared transactions are in use: look for forgotten ones in pg_prepared_xacts, or raise \
+pub(super) const EXHAUSTED: &str = "slots for prepared transactions are in use: look for forgotten ones in pg_prepared_xacts, or raise \
                          max_prepared_transactions and restart the server";
 
 /// Why, with the remedy where there is one.

@@ -1,17 +1,10 @@
 //! How parked messages are shown: as a table for people, as JSON for programs.
-//!
-//! What an application or a broker wrote goes to a terminal only with its control characters made visible: they could
-//! rewrite what stands above them.
 
 use chrono::{DateTime, SecondsFormat};
-use comfy_table::{Table, presets::NOTHING};
 use serde_json::{Value, json};
 
-use super::Output;
+use super::super::terminal::{Output, print_json, print_table, visible};
 use crate::parked::{Action, Count, Group, ParkedMessage};
-
-/// As much of an error as a line of a table has room for.
-const ERROR_CHARS_MAX: usize = 80;
 
 pub(super) fn list(messages: &[ParkedMessage], more: bool, output: Output) {
     let next = messages.last().filter(|_| more).map(|last| format!("{}:{}", last.row.seq, last.row.id));
@@ -161,42 +154,9 @@ fn time(ms: i64) -> String {
         .map_or_else(|| ms.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-fn print_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header);
-    for row in rows {
-        table.add_row(row.iter().map(|cell| short(&visible(cell))));
-    }
-    println!("{}", table.trim_fmt());
-}
-
-fn print_json(value: &Value) {
-    println!("{value:#}");
-}
-
-/// Without control characters.
-fn visible(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
-}
-
-fn short(text: &str) -> String {
-    match text.char_indices().nth(ERROR_CHARS_MAX) {
-        Some((at, _)) => format!("{}...", &text[..at]),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_are_made_visible_and_long_errors_short() {
-        assert_eq!(visible("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
-        let long = "ä".repeat(200);
-        assert_eq!(short(&long).chars().count(), ERROR_CHARS_MAX + 3);
-        assert_eq!(short("short"), "short");
-    }
 
     #[test]
     fn a_body_that_is_no_text_is_shown_as_hex() {

@@ -5,6 +5,7 @@ use std::{str::FromStr, time::Duration};
 use clap::{Args, ValueEnum};
 use uuid::Uuid;
 
+use super::super::terminal::age;
 use crate::{
     lane::{ParkState, RowId},
     parked::Filter,
@@ -96,25 +97,12 @@ impl FromStr for After {
     }
 }
 
-fn age(text: &str) -> Result<Duration, &'static str> {
-    let seconds = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)]
-        .into_iter()
-        .find_map(|(unit, seconds)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(seconds));
-    seconds.map(Duration::from_secs).ok_or("an age is a number and a unit: 30s, 15m, 2h or 7d")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn ages_keys_and_ends_of_pages() {
-        for (text, seconds) in [("30s", 30), ("15m", 900), ("2h", 7_200), ("7d", 604_800)] {
-            assert_eq!(age(text), Ok(Duration::from_secs(seconds)));
-        }
-        for text in ["", "7", "h", "-1h", "1.5h", "99999999999999999999d"] {
-            assert!(age(text).is_err(), "{text}");
-        }
+    fn keys_and_ends_of_pages() {
         let key: Key = "order/a/b".parse().unwrap();
         assert_eq!((key.aggregatetype.as_str(), key.aggregateid.as_str()), ("order", "a/b"));
         assert!("order".parse::<Key>().is_err());

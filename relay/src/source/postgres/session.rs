@@ -1,5 +1,7 @@
 //! Opening sessions: the settings that they need, and what they refuse.
 
+use std::sync::atomic::Ordering;
+
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
 
 use super::PostgresSource;
@@ -68,8 +70,14 @@ fn see_as_outbox(table: &Identifier) -> sqlx::AssertSqlSafe<String> {
 async fn refuse_a_replica(source: &PostgresSource, session: &mut PgConnection) -> Result<(), SourceError> {
     // As text, like everything before a pooler is ruled out: prepared statements fail behind one for reasons that name nothing.
     let asked = session.fetch_one(sqlx::raw_sql("SELECT pg_is_in_recovery()"));
-    if source.at().bounded("asking whether this is a replica", asked).await?.get(0) {
-        return Err(SourceError::Replica { source_name: source.name.clone(), place: source.place() });
+    let (source_name, place) = (source.name.clone(), source.place());
+    match source.at().bounded("asking whether this is a replica", asked).await?.get(0) {
+        false => source.led_to_primary.store(true, Ordering::Relaxed),
+        // A mistake at the start is worth a refusal. Later it is a fail-over that has not ended.
+        true if source.led_to_primary.load(Ordering::Relaxed) => {
+            return Err(SourceError::NoPrimary { source_name, place });
+        }
+        true => return Err(SourceError::Replica { source_name, place }),
     }
     Ok(())
 }
