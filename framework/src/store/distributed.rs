@@ -32,6 +32,8 @@ mod markers;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod opened;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod two_phase;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod unit;
 
 use sqlx::Database;
