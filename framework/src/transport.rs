@@ -22,13 +22,17 @@ pub(crate) mod events;
 mod inbox;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod link;
 pub mod memory;
+mod promises;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod sql;
 
 pub use inbox::Inbox;
+pub use link::Link;
+pub use promises::Promises;
 
 /// A message on its way out: one row of the outbox, or one message of a bus without outbox.
 ///
@@ -135,6 +139,12 @@ pub trait Publisher: Send {
     /// transient. For a caller that may not publish any longer, such as a relay whose lease is over. Rows that are submitted
     /// later are published as ever. The default gives up nothing: it is for publishers that hold nothing back.
     fn give_up(&mut self) {}
+
+    /// How it stands with the broker, as far as is known, for whoever watches. The default is for publishers without a connection
+    /// of their own.
+    fn link(&self) -> Link {
+        Link::Up
+    }
 
     /// Stops taking rows, waits a bounded time for those in flight, and returns one outcome for each of them.
     async fn close(self: Box<Self>) -> Vec<(Token, Outcome)>;
@@ -309,22 +319,6 @@ pub trait Transport: Send + Sync + 'static {
     async fn remove(&self, _inbox: &Inbox) -> Result<(), TransportError> {
         Ok(())
     }
-}
-
-/// What a transport keeps. The conformance suite checks exactly this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)] // a list of independent yes-or-no facts is what this is
-pub struct Promises {
-    /// Messages survive a restart of the process and of the broker.
-    pub durable: bool,
-    /// [`Repeat`] is exact: a first delivery is never reported as possible repeat.
-    pub knows_repeats: bool,
-    /// `nack(after)` waits that long before it delivers again.
-    pub delays: bool,
-    /// A message of a key is delivered only after the ones before it were settled, through nacks.
-    pub orders_keys: bool,
-    /// A message to a queue that nobody declared is a permanent failure, not a silent drop.
-    pub refuses_unknown_queues: bool,
 }
 
 /// What can go wrong between us and a broker.

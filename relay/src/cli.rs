@@ -2,19 +2,24 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
+use barid::store::Dialect;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config, SourceConfig};
 
 mod check;
+mod doctor;
 mod exit;
+mod grants;
 mod parked;
 mod run;
 mod schema;
+mod status;
 mod terminal;
 mod tx;
+mod version;
 
-use self::exit::Failure;
+use self::{exit::Failure, terminal::Output};
 
 /// Publishes a transactional outbox to RabbitMQ, Kafka or a SQL queue: in order per key, nothing lost.
 #[derive(Debug, Parser)]
@@ -30,10 +35,21 @@ enum Command {
     Run(ConfigFile),
     /// Prints the effective configuration, without secrets, and tries every connection.
     Check(ConfigFile),
+    /// How the sources and sinks are: whose they are, what waits, what is parked, what can be reached.
+    #[command(after_help = status::HELP)]
+    Status(status::Status),
+    /// Looks for what is wrong around a relay, or will be, and says what to do about it.
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::Doctor),
     /// The tables in the database.
     Schema {
         #[command(subcommand)]
         command: SchemaCommand,
+    },
+    /// What each role may do, as SQL.
+    Grants {
+        #[command(subcommand)]
+        command: grants::Grants,
     },
     /// Messages that cannot be delivered: looks at them, sends them again, goes on without them.
     #[command(after_help = parked::HELP)]
@@ -41,6 +57,17 @@ enum Command {
     /// Distributed transactions: looks at them, decides by hand what nobody decided, checks the databases.
     #[command(after_help = tx::HELP)]
     Tx(Box<tx::Tx>),
+    /// What this program is, and what it was built with.
+    Version {
+        /// A line for people, or JSON for programs.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Prints a script that completes commands and options: source <(barid-relay completions bash)
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +102,16 @@ enum DialectName {
     Sqlite,
 }
 
+impl From<DialectName> for Dialect {
+    fn from(name: DialectName) -> Self {
+        match name {
+            DialectName::Postgres => Self::Postgres,
+            DialectName::Mysql => Self::MySql,
+            DialectName::Sqlite => Self::Sqlite,
+        }
+    }
+}
+
 /// Runs the program with these arguments, the first being its name.
 pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
@@ -87,6 +124,17 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Schema { command: SchemaCommand::Print { dialect } } => schema::print(dialect),
         Command::Schema { command: SchemaCommand::Apply { url, file } } => {
             schema::apply(url, &file.config).await
+        }
+        Command::Doctor(command) => Box::pin(doctor::doctor(&command)).await,
+        Command::Status(command) => status::status(&command).await,
+        Command::Grants { command } => grants::grants(&command),
+        Command::Version { output } => {
+            version::version(output);
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            version::completions(shell);
+            Ok(())
         }
         Command::Parked(command) => parked::parked(*command).await,
         Command::Tx(command) => tx::tx(*command).await,

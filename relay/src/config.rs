@@ -19,6 +19,7 @@ use crate::{
     source::{identifier::Identifier, open::Options},
 };
 
+mod admin;
 mod check;
 mod keys;
 mod read;
@@ -28,6 +29,7 @@ mod sink;
 mod tests;
 
 pub use self::{
+    admin::{AdminConfig, LISTEN, TOKEN_CHARS_MIN},
     read::{ConfigError, read},
     sink::{Security, SinkConfig, SinkKind},
 };
@@ -52,6 +54,8 @@ pub struct Config {
     /// `[relay]`: bounds and times.
     #[serde(default)]
     pub relay: RelayConfig,
+    /// `[admin]`: health, metrics and the API over HTTP; none without the section.
+    pub admin: Option<AdminConfig>,
 }
 
 /// `[source.NAME]`

@@ -60,6 +60,7 @@ mod left_out;
 mod model;
 mod settle;
 mod slots;
+mod taking;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -72,7 +73,7 @@ use self::{
 };
 pub use self::{
     left_out::{Again, LeftOut, Share},
-    terms::{Halted, KeyId, Order, Park, ParkState, Poison, Pushed, RowId, Stats, Way, Window},
+    terms::{Halted, KeyId, Mark, Order, Park, ParkState, Poison, Pushed, RowId, Stats, Way, Window},
 };
 
 /// Something that becomes ready at a time.
@@ -175,59 +176,6 @@ impl Lanes {
 
     fn is_held(&self, key: KeyId, seq: i64) -> bool {
         self.held.get(&key).is_some_and(|first| seq > *first || broken!(self, HoldsEarlierRows))
-    }
-
-    /// Takes a row that was read. Rows of a key must be pushed in their order.
-    pub fn push(&mut self, row: OutgoingRow, way: Way) -> Pushed {
-        let id = RowId::of(&row);
-        if self.known.contains(&id) && !broken!(self, TakesAKnownRow) {
-            self.come_back(id);
-            return Pushed::Known;
-        }
-        let key = match (way.order, &row.aggregateid) {
-            (Order::None, Some(aggregateid)) if broken!(self, OrdersTheUnordered) => {
-                Some(self.key_id(&row.aggregatetype, aggregateid))
-            }
-            (Order::None, _) | (_, None) => None,
-            (_, Some(aggregateid)) => Some(self.key_id(&row.aggregatetype, aggregateid)),
-        };
-        let Some(key) = key else {
-            self.known.insert(id);
-            let ix = self.slots.insert(row, way, None);
-            self.make_ready(ix);
-            return Pushed::New;
-        };
-        if self.is_held(key, id.seq) {
-            self.known.insert(id);
-            self.park_behind(id, 0);
-            return Pushed::Behind;
-        }
-        if self.leaves_out(key, &row, way) {
-            return Pushed::LeftOut;
-        }
-        self.known.insert(id);
-        let ix = self.slots.insert(row, way, Some(key));
-        self.chains.entry(key).or_default().append(&mut self.slots, ix);
-        self.advance(key);
-        Pushed::New
-    }
-
-    /// Takes a row that was read and can never be published: it is parked, and its key is held.
-    pub fn push_refused(&mut self, id: RowId, key: Option<(&str, &str)>, reason: String) -> Pushed {
-        if !self.known.insert(id) {
-            self.come_back(id);
-            return Pushed::Known;
-        }
-        if let Some((aggregatetype, aggregateid)) = key {
-            let key = self.key_id(aggregatetype, aggregateid);
-            if self.is_held(key, id.seq) {
-                self.park_behind(id, 0);
-                return Pushed::Behind;
-            }
-            self.hold_behind(key, id);
-        }
-        self.park(id, ParkState::Poison, 0, reason, None);
-        Pushed::New
     }
 
     /// The next row for a sink, if its window has room. It stays ready until [`Lanes::started`].
@@ -354,6 +302,20 @@ impl Lanes {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.sinks.iter().map(|sink| sink.rows).sum()
+    }
+
+    /// Rows in flight on one sink, and the bytes of their payloads.
+    #[must_use]
+    pub fn in_flight_on(&self, sink: usize) -> (usize, usize) {
+        let lane = &self.sinks[sink];
+        (lane.rows, lane.bytes)
+    }
+
+    /// What a row in flight was marked with when it was taken.
+    #[must_use]
+    pub fn mark(&self, token: Token) -> Option<Mark> {
+        let slot = &self.slots[self.slots.find(token)?];
+        (slot.phase == Phase::InFlight).then_some(slot.mark)
     }
 
     /// Keys held by parked rows.

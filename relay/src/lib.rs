@@ -24,18 +24,21 @@
 //! # Ok(()) }
 //! ```
 
+pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod failpoint;
 pub mod lane;
 pub mod lease;
+pub mod metrics;
 pub mod parked;
 pub mod relay;
 pub mod setup;
 pub mod sink;
 pub mod source;
+pub mod survey;
 pub mod tx;
-
 pub mod waking;
 
 pub use barid::Doorbell;

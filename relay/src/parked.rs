@@ -27,8 +27,13 @@ use crate::{
 
 mod filter;
 mod fingerprint;
+pub mod json;
+pub mod words;
 
-pub use self::{filter::Filter, fingerprint::fingerprint};
+pub use self::{
+    filter::{Filter, Unmeant},
+    fingerprint::fingerprint,
+};
 
 /// How long looking at or changing parked rows may take: there may be a million.
 pub const PATIENCE: Duration = Duration::from_secs(300);
@@ -179,6 +184,14 @@ pub struct ParkedMessage {
     pub parked_ms: i64,
 }
 
+impl ParkedMessage {
+    /// Its ordering key as AGGREGATETYPE/AGGREGATEID; none without order.
+    #[must_use]
+    pub fn key(&self) -> Option<String> {
+        self.aggregateid.as_ref().map(|id| format!("{}/{id}", self.aggregatetype))
+    }
+}
+
 /// Messages that failed in the same way. Times as above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
@@ -207,4 +220,19 @@ pub struct Count {
     pub messages: i64,
     /// Different keys among them.
     pub keys: i64,
+}
+
+/// What an operator changed, or would have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// What was asked for.
+    pub action: Action,
+    /// In which source.
+    pub source: String,
+    /// Which messages, in words.
+    pub selection: String,
+    /// How many.
+    pub count: Count,
+    /// They were only counted.
+    pub dry_run: bool,
 }

@@ -5,7 +5,10 @@
 //! bounded: a full window stops publishing, a full buffer stops reading. Nothing is deleted that was not confirmed, and no
 //! database transaction is open while a broker is being waited for.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use barid::{
     doorbell::{Address, Doorbell},
@@ -22,6 +25,7 @@ use crate::{
         keeper::{Lease, Lost},
         sign::Sign,
     },
+    metrics::meter::{Meter, Owning},
     sink::{self, OpenSink, Routes, Sink},
     source::Source,
 };
@@ -64,7 +68,11 @@ pub struct Relay {
     doorbell: Doorbell,
     doorbell_at: Option<Address>,
     stats: watch::Sender<Stats>,
+    meter: Arc<Meter>,
 }
+
+/// How often it is looked how it stands with the brokers while nothing else happens: whoever asks for metrics asks hardly more often.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
 
 /// Why a session ended without an error.
 enum End {
@@ -91,6 +99,12 @@ impl Relay {
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<Stats> {
         self.stats.subscribe()
+    }
+
+    /// What is counted while it works.
+    #[must_use]
+    pub fn meter(&self) -> Arc<Meter> {
+        self.meter.clone()
     }
 
     /// Works until `shutdown` completes; then stops reading, waits a bounded time for the answers of what is in flight, and
@@ -160,6 +174,8 @@ struct Session<'a> {
     watch: Watch,
     horizon: Horizon,
     complaints: Complaints,
+    /// As long as the session lives, the meter says that the source is this relay's.
+    _owning: Owning,
 }
 
 impl Session<'_> {
@@ -186,6 +202,7 @@ impl Session<'_> {
             self.publish();
             self.retire(false);
             self.look();
+            self.relay.meter.look(&self.lanes, self.sinks.iter().map(|sink| sink.publisher.link()));
             self.relay.stats.send_if_modified(|stats| {
                 let changed = *stats != self.lanes.stats();
                 *stats = self.lanes.stats();
@@ -194,8 +211,8 @@ impl Session<'_> {
             let wake = self.next_wake();
             tokio::select! {
                 page = self.reading.rows() => {
-                    let (asked, rows) = page?;
-                    self.take(asked, rows);
+                    let (asked, at, rows) = page?;
+                    self.take(asked, at, rows);
                 }
                 lost = self.lease.lost() => return Err(self.lost(lost)),
                 () = self.deadline.moved() => self.lapsed = false,
@@ -249,6 +266,9 @@ impl Session<'_> {
                     break;
                 }
                 self.lanes.started(token);
+                if let Some(mark) = self.lanes.mark(token) {
+                    self.relay.meter.published(mark);
+                }
                 failpoint::reached(Point::AfterPublishBeforeConfirm);
             }
         }
@@ -264,12 +284,16 @@ impl Session<'_> {
                 }
                 Outcome::Permanent(reason) => self.complaints.parking(&self.sinks[sink].name, reason, now),
             }
+            if let Some(mark) = self.lanes.mark(token) {
+                self.relay.meter.settled(sink, mark, &outcome, now);
+            }
             self.lanes.settle(token, outcome, now);
         }
     }
 
     fn next_wake(&self) -> Instant {
-        let idle = Instant::now() + std::time::Duration::from_secs(3600);
+        // How it stands with the brokers is looked at now and then, also when nothing happens.
+        let idle = Instant::now() + IDLE_LOOK;
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
         let look = self.watch.next().into_iter().chain([self.horizon.next()]).min();

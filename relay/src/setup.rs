@@ -1,14 +1,15 @@
 //! From a configuration to relays that can run: opens databases, makes transports, checks schemas.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use barid::{
+    Destination,
     store::{
         AnyPool,
         pool::ConnectError,
         schema::{self, SchemaError},
     },
-    transport::{Transport, TransportError, sql::SqlQueue},
+    transport::{Transport, TransportError},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
@@ -23,6 +24,11 @@ use crate::{
 
 /// Connections to a database: the reader's, the writer's, and one to look around.
 const CONNECTIONS: u32 = 4;
+
+mod transport;
+
+use self::transport::transactional;
+pub use self::transport::transport;
 
 /// Why a configuration does not become a running relay.
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +194,19 @@ fn strict_name(sink: &str) -> String {
 /// # Errors
 /// When it cannot be opened, or its schema does not fit.
 pub async fn database(name: &str, source: &SourceConfig) -> Result<AnyPool, SetupError> {
-    open(format!("[source.{name}]"), &source_address(name, source)?).await
+    database_with(name, source, CONNECTIONS).await
+}
+
+/// The same with so many connections at most.
+///
+/// # Errors
+/// As [`database`].
+pub async fn database_with(
+    name: &str,
+    source: &SourceConfig,
+    connections_max: u32,
+) -> Result<AnyPool, SetupError> {
+    open(format!("[source.{name}]"), &source_address(name, source)?, connections_max).await
 }
 
 /// Opens the database of a source, whatever its schema is.
@@ -196,7 +214,7 @@ pub async fn database(name: &str, source: &SourceConfig) -> Result<AnyPool, Setu
 /// # Errors
 /// When it cannot be opened.
 pub async fn unchecked(name: &str, source: &SourceConfig) -> Result<AnyPool, SetupError> {
-    connect(&format!("[source.{name}]"), &source_address(name, source)?).await
+    connect(&format!("[source.{name}]"), &source_address(name, source)?, CONNECTIONS).await
 }
 
 /// Opens a database that takes part in distributed transactions, whatever its schema is.
@@ -206,7 +224,7 @@ pub async fn unchecked(name: &str, source: &SourceConfig) -> Result<AnyPool, Set
 pub async fn resource(name: &str, resource: &ResourceConfig) -> Result<AnyPool, SetupError> {
     let section = format!("[resource.{name}]");
     let url = address(&section, resource.url.as_ref(), resource.url_file.as_deref())?;
-    connect(&section, &url).await
+    connect(&section, &url, CONNECTIONS).await
 }
 
 /// The address of a source.
@@ -227,27 +245,6 @@ pub fn sql_address(name: &str, sink: &SinkConfig) -> Result<Option<SecretString>
     sql.then(|| address(&section, sink.url.as_ref(), sink.url_file.as_deref())).transpose()
 }
 
-/// Makes the transport of a sink.
-///
-/// # Errors
-/// When its settings cannot be used. A broker that is down is none.
-pub async fn transport(
-    config: &Config,
-    name: &str,
-    sink: &SinkConfig,
-) -> Result<Arc<dyn Transport>, SetupError> {
-    let confirm_timeout = config.confirm_timeout(sink);
-    let section = format!("[sink.{name}]");
-    match sink.kind {
-        SinkKind::Sql => {
-            let url = address(&section, sink.url.as_ref(), sink.url_file.as_deref())?;
-            Ok(Arc::new(SqlQueue::new(open(section, &url).await?)))
-        }
-        SinkKind::Rabbitmq => rabbitmq(section, sink, confirm_timeout),
-        SinkKind::Kafka => kafka(section, sink, confirm_timeout, None),
-    }
-}
-
 /// Whether the broker lets us publish, and has what the routes name. Makes nothing, whatever the configuration says.
 ///
 /// # Errors
@@ -260,109 +257,33 @@ pub async fn sink_works(
     let topology =
         if config.sink[name].topology == Topology::Check { Topology::Check } else { Topology::None };
     let mut sink = Sink::new(name, transport).topology(topology);
-    let patterns = config.route.iter().filter(|route| route.sink == name).map(|route| &route.destination);
-    // The configuration was read, so that every pattern is one.
-    sink.destinations = patterns.filter_map(|text| text.parse::<Pattern>().ok()?.fixed()).collect();
+    sink.destinations = destinations(config, name);
     sink.open().await.map(drop)
 }
 
-#[cfg(feature = "rabbitmq")]
-fn rabbitmq(
-    section: String,
-    sink: &SinkConfig,
-    confirm_timeout: Duration,
-) -> Result<Arc<dyn Transport>, SetupError> {
-    use barid::transport::rabbitmq::{RabbitMq, Settings};
-
-    let url = address(&section, sink.url.as_ref(), sink.url_file.as_deref())?;
-    let mut settings = Settings::new(url.expose_secret());
-    settings.window_rows_max = sink.window().rows_max;
-    settings.window_bytes_max = sink.window().bytes_max;
-    settings.window_rows_min = sink.window_rows_min.unwrap_or(settings.window_rows_min);
-    settings.channels = sink.channels.unwrap_or(settings.channels);
-    settings.body_bytes_max = sink.body_bytes_max.unwrap_or(settings.body_bytes_max);
-    settings.confirm_timeout = confirm_timeout;
-    settings.heartbeat_s = sink.heartbeat_s.unwrap_or(settings.heartbeat_s);
-    settings.ca_file.clone_from(&sink.ca_file);
-    settings.client_certificate_file.clone_from(&sink.client_certificate_file);
-    settings.client_key_file.clone_from(&sink.client_key_file);
-    let made = RabbitMq::new(settings).map_err(|cause| SetupError::Transport { section, cause })?;
-    Ok(Arc::new(made))
+/// The destinations that routes to this sink name one by one.
+#[must_use]
+pub fn destinations(config: &Config, sink: &str) -> Vec<Destination> {
+    let patterns = config.route.iter().filter(|route| route.sink == sink).map(|route| &route.destination);
+    // The configuration was read, so that every pattern is one.
+    patterns.filter_map(|text| text.parse::<Pattern>().ok()?.fixed()).collect()
 }
 
-#[cfg(not(feature = "rabbitmq"))]
-fn rabbitmq(
-    section: String,
-    _sink: &SinkConfig,
-    _timeout: Duration,
-) -> Result<Arc<dyn Transport>, SetupError> {
-    Err(SetupError::Feature { section, feature: "rabbitmq" })
+/// Scheme and host of a sink's url; none where it has none, or its file cannot be read.
+#[must_use]
+pub fn sink_host(sink: &SinkConfig) -> Option<(String, String)> {
+    let url = address("", sink.url.as_ref(), sink.url_file.as_deref()).ok()?;
+    let url = url::Url::parse(url.expose_secret()).ok()?;
+    Some((url.scheme().to_owned(), url.host_str()?.to_owned()))
 }
 
-#[cfg(feature = "kafka")]
-fn kafka(
-    section: String,
-    sink: &SinkConfig,
-    confirm_timeout: Duration,
-    transactional_id: Option<String>,
-) -> Result<Arc<dyn Transport>, SetupError> {
-    use barid::transport::kafka::{Kafka, Settings};
-
-    let mut settings = Settings::new(sink.brokers.clone().unwrap_or_default());
-    settings.window_rows_max = sink.window().rows_max;
-    settings.window_bytes_max = sink.window().bytes_max;
-    settings.message_bytes_max = sink.body_bytes_max.unwrap_or(settings.message_bytes_max);
-    settings.message_timeout = confirm_timeout;
-    settings.transactional_id = transactional_id;
-    let (encrypts, logs_in) = sink.encrypts_and_logs_in();
-    if encrypts {
-        settings = settings.ssl(sink.ca_file.as_deref());
-    }
-    if let (Some(certificate), Some(key)) = (&sink.client_certificate_file, &sink.client_key_file) {
-        settings = settings.client_certificate(certificate, key);
-    }
-    if logs_in {
-        let mechanism = sink.sasl_mechanism.as_deref().unwrap_or("SCRAM-SHA-512");
-        let password =
-            file_or_value(&section, "password_file", sink.password.as_ref(), sink.password_file.as_deref())?;
-        let username = sink.username.as_deref().unwrap_or_default();
-        settings = settings.sasl(mechanism, username, password.expose_secret());
-    }
-    for (name, value) in &sink.properties {
-        settings = settings.property(name, value.expose_secret());
-    }
-    let made = Kafka::new(settings).map_err(|cause| SetupError::Transport { section, cause })?;
-    Ok(Arc::new(made))
-}
-
-#[cfg(not(feature = "kafka"))]
-fn kafka(
-    section: String,
-    _sink: &SinkConfig,
-    _timeout: Duration,
-    _id: Option<String>,
-) -> Result<Arc<dyn Transport>, SetupError> {
-    Err(SetupError::Feature { section, feature: "kafka" })
-}
-
-/// The transport for the `strict` routes of a source to a Kafka sink.
-fn transactional(
-    config: &Config,
-    source: &str,
-    name: &str,
-    sink: &SinkConfig,
-) -> Result<Arc<dyn Transport>, SetupError> {
-    let id = sink.transactional_id.clone().unwrap_or_else(|| format!("barid-{source}-{name}"));
-    kafka(format!("[sink.{name}]"), sink, config.confirm_timeout(sink), Some(id))
-}
-
-async fn connect(section: &str, url: &SecretString) -> Result<AnyPool, SetupError> {
-    let connected = AnyPool::connect(url.expose_secret(), CONNECTIONS).await;
+async fn connect(section: &str, url: &SecretString, connections_max: u32) -> Result<AnyPool, SetupError> {
+    let connected = AnyPool::connect(url.expose_secret(), connections_max).await;
     connected.map_err(|cause| SetupError::Connect { section: section.to_owned(), cause })
 }
 
-async fn open(section: String, url: &SecretString) -> Result<AnyPool, SetupError> {
-    let pool = connect(&section, url).await?;
+async fn open(section: String, url: &SecretString, connections_max: u32) -> Result<AnyPool, SetupError> {
+    let pool = connect(&section, url, connections_max).await?;
     schema::check(&pool).await.map_err(|cause| SetupError::Schema { section, cause: Box::new(cause) })?;
     Ok(pool)
 }
@@ -376,7 +297,7 @@ fn address(
 }
 
 /// A secret that is written down, or that a file holds.
-fn file_or_value(
+pub(crate) fn file_or_value(
     section: &str,
     key: &'static str,
     value: Option<&SecretString>,

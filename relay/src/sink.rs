@@ -90,7 +90,7 @@ pub struct Route {
 pub struct Routes {
     routes: Vec<Route>,
     /// What was asked before. Destinations are few; a table full of them is emptied.
-    known: HashMap<Destination, Option<Way>>,
+    known: HashMap<Destination, (Option<Way>, u16)>,
 }
 
 const KNOWN_DESTINATIONS_MAX: usize = 10_000;
@@ -107,16 +107,30 @@ impl Routes {
     /// # Errors
     /// When no route matches: the reason, for whoever looks at the parked row.
     pub fn way(&mut self, destination: &Destination) -> Result<Way, String> {
-        if let Some(way) = self.known.get(destination) {
-            return way.ok_or_else(|| self.unknown(destination));
+        self.labelled(destination, |_, _| 0).map(|(way, _)| way)
+    }
+
+    /// As [`Routes::way`], with the label that `label` gives to the sink and the destination; it is asked once for each, not for
+    /// each row.
+    ///
+    /// # Errors
+    /// As [`Routes::way`].
+    pub fn labelled(
+        &mut self,
+        destination: &Destination,
+        label: impl FnOnce(usize, &str) -> u16,
+    ) -> Result<(Way, u16), String> {
+        if let Some((way, label)) = self.known.get(destination) {
+            return way.map(|way| (way, *label)).ok_or_else(|| self.unknown(destination));
         }
         let text = destination.to_string();
         let way = self.routes.iter().find(|route| route.destination.matches(&text)).map(|route| route.way);
         if self.known.len() >= KNOWN_DESTINATIONS_MAX {
             self.known.clear();
         }
-        self.known.insert(destination.clone(), way);
-        way.ok_or_else(|| self.unknown(destination))
+        let label = way.map_or(0, |way| label(way.sink, &text));
+        self.known.insert(destination.clone(), (way, label));
+        way.map(|way| (way, label)).ok_or_else(|| self.unknown(destination))
     }
 
     fn unknown(&self, destination: &Destination) -> String {

@@ -9,6 +9,8 @@
 //! Readers may hand out a row again after a reconnect; the lanes know it. They never hand out a row of a key before an
 //! earlier one of that key, as long as the writers of a key serialise before they insert (promise O).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use barid::{Doorbell, transport::OutgoingRow};
 
@@ -17,6 +19,7 @@ use crate::{
     lease::{Candidate, Epoch, Leases},
 };
 
+mod at;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod bound;
 pub mod decode;
@@ -34,13 +37,14 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+use self::at::At;
 pub use self::error::SourceError;
 
 /// One row as it was read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReadRow {
-    /// It can be routed.
-    Row(OutgoingRow),
+    /// It can be routed. How old it was when the read was answered, by the database's clock, where that is known.
+    Row(OutgoingRow, Option<Duration>),
     /// Its columns make no message: it is parked with the reason.
     Malformed {
         /// Which row.
@@ -66,7 +70,7 @@ impl ReadRow {
     #[must_use]
     pub fn id(&self) -> RowId {
         match self {
-            Self::Row(row) => RowId::of(row),
+            Self::Row(row, _) => RowId::of(row),
             Self::Malformed { id, .. } | Self::Late { id, .. } => *id,
         }
     }
@@ -259,38 +263,6 @@ const BEFORE_ALL: RowId = RowId { seq: i64::MIN, id: uuid::Uuid::nil() };
 
 /// Milliseconds as the databases count them.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-fn whole_millis(duration: std::time::Duration) -> i64 {
+fn whole_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Runs statements within the bound of every database call, and says what was being done when one fails.
-#[derive(Clone, Copy)]
-struct At<'a> {
-    name: &'a str,
-}
-
-impl At<'_> {
-    async fn bounded<T>(
-        self,
-        doing: &'static str,
-        call: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, SourceError> {
-        self.within(barid::limits::CALL_TIMEOUT, doing, call).await
-    }
-
-    async fn within<T>(
-        self,
-        after: std::time::Duration,
-        doing: &'static str,
-        call: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, SourceError> {
-        let source_name = || self.name.to_owned();
-        match tokio::time::timeout(after, call).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(cause)) => Err(SourceError::Database { source_name: source_name(), doing, cause }),
-            Err(_) => {
-                Err(SourceError::Timeout { source_name: source_name(), doing, after_s: after.as_secs() })
-            }
-        }
-    }
 }

@@ -11,5 +11,3 @@ mod commands;
 mod load;
 #[path = "parked/many.rs"]
 mod many;
-#[path = "parked/place.rs"]
-mod place;

@@ -10,3 +10,5 @@ mod check;
 mod commands;
 #[path = "tx/place.rs"]
 mod place;
+#[path = "tx/streams.rs"]
+mod streams;

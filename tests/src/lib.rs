@@ -10,6 +10,9 @@
 //! * [`tape`]: everything that a broker got, in its order
 //! * [`ledger`]: what became of the promises, with the proof that the faults happened
 //! * [`rig`]: all of these around the relay's binary
+//! * [`place`]: one of the three databases with an outbox, a queue behind it, and the relay's binary
+//! * [`http`]: one request to the relay's admin server
+//! * [`promtool()`] and [`faketime()`]: programs and libraries that are fetched when they are missing
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
 //! * [`transfer`]: money that moves between three databases in one distributed transaction
 //! * [`spread`]: the command of a bus over two databases
@@ -21,10 +24,12 @@
 pub mod database;
 pub mod dice;
 pub mod eventually;
+pub mod http;
 pub mod ledger;
 pub mod load;
 pub mod names;
 pub mod outbox;
+pub mod place;
 pub mod private;
 pub mod process;
 pub mod proxy;
@@ -34,6 +39,7 @@ pub mod spread;
 pub mod sql;
 pub mod tape;
 pub mod transfer;
+pub mod unpacked;
 pub mod walk;
 
 pub use database::TestDatabase;
@@ -41,6 +47,7 @@ pub use eventually::eventually;
 pub use private::PrivateServer;
 pub use process::Process;
 pub use proxy::{Proxy, Wire};
+pub use unpacked::{faketime, promtool};
 
 /// The code blocks of the README, compiled.
 #[cfg(doctest)]

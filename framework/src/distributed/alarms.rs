@@ -103,9 +103,12 @@ impl Alarms {
         let mut changed = Vec::new();
         for alarm in now {
             let key = (alarm.figure, alarm.resource.clone());
-            if alarm.over && told.remove(&key).is_some() {
-                changed.push(alarm);
-            } else if !alarm.over && told.insert(key, alarm.clone()).is_none() {
+            let was = told.contains_key(&key);
+            match alarm.over {
+                true => drop(told.remove(&key)),
+                false => drop(told.insert(key, alarm.clone())),
+            }
+            if was == alarm.over {
                 changed.push(alarm);
             }
         }

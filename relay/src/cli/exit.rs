@@ -7,7 +7,10 @@ use barid::{
     store::{pool::ConnectError, schema::SchemaError},
 };
 
-use crate::{config::ConfigError, relay::RelayError, setup::SetupError, source::SourceError, tx::OpenError};
+use crate::{
+    admin::AdminError, config::ConfigError, relay::RelayError, setup::SetupError, source::SourceError,
+    tx::OpenError,
+};
 
 /// Shown below `--help`; the codes are those of [`Failure::code`].
 pub(super) const HELP: &str = "Exit codes:
@@ -19,6 +22,7 @@ pub(super) const HELP: &str = "Exit codes:
   5    the schema is missing, changed, or newer than this program
   6    no parked message, or no transaction, is what was asked for
   7    the transaction is decided otherwise, not prepared, not over, or not the databases' alone: nothing was changed
+  8    doctor found something that has to be repaired
   130  stopped by a second signal, without a drain";
 
 /// Why the program did not do what it was asked.
@@ -36,10 +40,14 @@ pub(super) enum Failure {
     Schema(#[from] SchemaError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     #[error("{0}")]
     Usage(String),
     #[error("source {source_name}: no such message is parked: {selection}")]
     NothingParked { source_name: String, selection: String },
+    #[error("{0} of the findings above are problems")]
+    Problems(usize),
     #[error("source {source_name}: {cause}")]
     Transaction {
         source_name: String,
@@ -107,7 +115,10 @@ impl Failure {
             Self::Relay(RelayError::Sink { .. }) => 4,
             Self::Usage(_) => 2,
             Self::Source(_) => 4,
+            Self::Admin(AdminError::Bind { .. }) => 1,
+            Self::Admin(_) => 3,
             Self::NothingParked { .. } => 6,
+            Self::Problems(_) => 8,
             Self::Relay(_) | Self::Died(_) | Self::Signals(_) | Self::Mixed { .. } => 1,
         }
     }

@@ -10,7 +10,8 @@ use super::{
     terminal::{Output, user},
 };
 use crate::{
-    parked::{Action, Change, Filter, Page, ParkedStore},
+    lane::RowId,
+    parked::{Action, Change, Changed, Filter, Page, ParkedStore, Unmeant, words},
     setup,
     source::open,
 };
@@ -18,7 +19,7 @@ use crate::{
 mod output;
 mod select;
 
-use self::select::{After, Selection};
+use self::select::Selection;
 
 /// What one command changes or shows at most where nothing else is said.
 const LIMIT: u32 = 50;
@@ -56,8 +57,8 @@ enum Command {
         #[arg(long, default_value_t = LIMIT, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
         /// Goes on after this message; the end of a page says it, as SEQ:ID.
-        #[arg(long, value_name = "SEQ:ID")]
-        after: Option<After>,
+        #[arg(long, value_name = "SEQ:ID", value_parser = words::after)]
+        after: Option<RowId>,
     },
     /// Groups parked messages by what went wrong.
     ///
@@ -155,10 +156,10 @@ pub(super) async fn parked(parked: Parked) -> Result<(), Failure> {
     }
 }
 
-async fn list(on: &On, filter: Filter, limit: u32, after: Option<After>) -> Result<(), Failure> {
+async fn list(on: &On, filter: Filter, limit: u32, after: Option<RowId>) -> Result<(), Failure> {
     let (store, _) = on.store().await?;
     // One more than is shown tells whether there are more.
-    let page = Page { after: after.map(|after| after.0), limit: limit + 1, bodies: false };
+    let page = Page { after, limit: limit + 1, bodies: false };
     let mut messages = store.list(&filter, &page).await?;
     let more = messages.len() > limit as usize;
     messages.truncate(limit as usize);
@@ -186,7 +187,7 @@ async fn change(action: Action, changing: Changing, sure: bool) -> Result<(), Fa
         let hint = waits(&*store, &changing).await?;
         return Err(Failure::NothingParked { source_name: source, selection: format!("{filter}{hint}") });
     }
-    let mut report = output::Changed { action, source, selection: filter.to_string(), count, dry_run: true };
+    let mut report = Changed { action, source, selection: filter.to_string(), count, dry_run: true };
     if changing.dry_run {
         output::changed(&report, changing.on.output);
         return Ok(());
@@ -211,7 +212,7 @@ async fn waits(store: &dyn ParkedStore, changing: &Changing) -> Result<&'static 
 }
 
 /// Asks at the terminal; elsewhere nobody can answer.
-fn confirmed(report: &output::Changed) -> Result<bool, Failure> {
+fn confirmed(report: &Changed) -> Result<bool, Failure> {
     let what = format!("purge {} messages of source {} for good", report.count.messages, report.source);
     if !std::io::stdin().is_terminal() {
         return Err(Failure::Usage(format!("{what}? There is nobody to ask: add --yes")));
@@ -236,22 +237,13 @@ impl On {
 impl Changing {
     /// What is meant, in the states that the action means something to.
     fn filter(&self, action: Action) -> Result<Filter, Failure> {
-        let mut filter = Filter { id: self.id, ..self.selection.filter() };
-        if !self.all && !filter.names_something() {
-            let which = "which messages? Name an ID, --fingerprint, --key, --destination, --type or an age, or say --all";
-            return Err(Failure::Usage(which.to_owned()));
-        }
-        if let Some(state) = filter.states.iter().find(|state| !action.states().contains(state)) {
-            let state = state.as_str();
-            return Err(Failure::Usage(format!(
-                "{action} means nothing to messages in state {state}: they go where the poison message before them goes"
-            )));
-        }
-        if filter.states.is_empty() {
-            // Who names one message means that one, whatever its state.
-            let states = if self.id.is_some() { action.states() } else { action.usual_states() };
-            filter.states = states.to_vec();
-        }
-        Ok(filter)
+        let filter = Filter { id: self.id, ..self.selection.filter() };
+        filter.meant_by(action, self.all).map_err(|why| match why {
+            Unmeant::Nothing => {
+                let which = "which messages? Name an ID, --fingerprint, --key, --destination, --type or an age, or say --all";
+                Failure::Usage(which.to_owned())
+            }
+            why @ Unmeant::State(..) => Failure::Usage(why.to_string()),
+        })
     }
 }

@@ -1,13 +1,22 @@
 //! `barid-relay run`
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Failure, load};
-use crate::{lane::backoff::Backoff, relay::Relay, setup::Setup};
+use crate::{
+    admin::{
+        Admin,
+        board::{Board, Phase},
+    },
+    config::Config,
+    lane::backoff::Backoff,
+    relay::Relay,
+    setup::Setup,
+};
 
 /// Works on every source until all have ended. One that fails does not stop the others.
 pub(super) async fn run(file: &Path) -> Result<(), Failure> {
@@ -17,21 +26,40 @@ pub(super) async fn run(file: &Path) -> Result<(), Failure> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %settings, "starting");
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
+    let board = Arc::new(Board::new(&config));
+    let administered = administer(&config, &board).await?;
     let (setup, others) = (&Setup::new(&config), config.source.len() - 1);
-    let stop = &stop;
+    let (stop, board) = (&stop, &*board);
     let working = config.source.keys().map(async |name| {
-        work(name, setup, stop).await.inspect_err(|failure| {
+        let worked = work(name, setup, board, stop).await;
+        board.ended(name, if worked.is_ok() { Phase::Stopped } else { Phase::Failed });
+        worked.inspect_err(|failure| {
             tracing::error!(source = name, %failure, others, "this source has ended; the others go on");
         })
     });
     let ended = join_all(working).await;
+    // Last: it tells how the sources end.
+    drop(administered);
     let failures: Vec<Failure> = ended.into_iter().filter_map(Result::err).collect();
     Failure::of_all(failures, config.source.len())
 }
 
+/// Starts the admin server when the configuration has one; it ends with what is returned.
+async fn administer(config: &Config, board: &Arc<Board>) -> Result<Option<DropGuard>, Failure> {
+    let Some(settings) = &config.admin else { return Ok(None) };
+    let admin = Admin::bind(settings, board.clone()).await?;
+    if let Some(address) = admin.address() {
+        tracing::info!(%address, "listening for /livez, /readyz, /metrics and /api");
+    }
+    let over = CancellationToken::new();
+    tokio::spawn(admin.run(over.clone()));
+    Ok(Some(over.drop_guard()))
+}
+
 /// Works on one source: opens what it needs, waiting out what may pass, and relays until told to stop.
-async fn work(name: &str, setup: &Setup<'_>, stop: &CancellationToken) -> Result<(), Failure> {
+async fn work(name: &str, setup: &Setup<'_>, board: &Board, stop: &CancellationToken) -> Result<(), Failure> {
     let Some(relay) = open(name, setup, stop).await? else { return Ok(()) };
+    board.opened(name, &relay);
     // A task of its own, so that sources use all processors.
     let running = tokio::spawn(relay.run_until(stop.clone().cancelled_owned()));
     let stats = running.await.map_err(|_| Failure::Died(name.to_owned()))??;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use barid::store::{
-    AnyPool, Dialect,
+    AnyPool,
     schema::{self, SchemaError},
 };
 use secrecy::ExposeSecret;
@@ -11,12 +11,7 @@ use secrecy::ExposeSecret;
 use super::{DialectName, Failure, load};
 
 pub(super) fn print(dialect: DialectName) -> Result<(), Failure> {
-    let dialect = match dialect {
-        DialectName::Postgres => Dialect::Postgres,
-        DialectName::Mysql => Dialect::MySql,
-        DialectName::Sqlite => Dialect::Sqlite,
-    };
-    println!("{}", schema::print(dialect));
+    println!("{}", schema::print(dialect.into()));
     Ok(())
 }
 

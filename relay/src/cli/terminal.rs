@@ -3,8 +3,6 @@
 //! What an application or a broker wrote goes to a terminal only with its control characters made visible: they could
 //! rewrite what stands above them.
 
-use std::time::Duration;
-
 use clap::ValueEnum;
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::Value;
@@ -49,14 +47,6 @@ fn short(text: &str) -> String {
     }
 }
 
-/// How long ago something is, as an argument.
-pub(super) fn age(text: &str) -> Result<Duration, &'static str> {
-    let seconds = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)]
-        .into_iter()
-        .find_map(|(unit, seconds)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(seconds));
-    seconds.map(Duration::from_secs).ok_or("an age is a number and a unit: 30s, 15m, 2h or 7d")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,15 +57,5 @@ mod tests {
         let long = "ä".repeat(200);
         assert_eq!(short(&long).chars().count(), CELL_CHARS_MAX + 3);
         assert_eq!(short("short"), "short");
-    }
-
-    #[test]
-    fn ages() {
-        for (text, seconds) in [("30s", 30), ("15m", 900), ("2h", 7_200), ("7d", 604_800)] {
-            assert_eq!(age(text), Ok(Duration::from_secs(seconds)));
-        }
-        for text in ["", "7", "h", "-1h", "1.5h", "99999999999999999999d"] {
-            assert!(age(text).is_err(), "{text}");
-        }
     }
 }

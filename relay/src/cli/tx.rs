@@ -13,10 +13,11 @@ use clap::{Args, Subcommand};
 
 use super::{
     ConfigFile, Failure, load, source_of,
-    terminal::{Output, age, user},
+    terminal::{Output, user},
 };
 use crate::{
     config::Config,
+    parked::words,
     tx::{Missing, Transactions, check},
 };
 
@@ -63,7 +64,7 @@ enum Command {
         #[arg(long)]
         status: Option<String>,
         /// Begun longer ago than this: 30s, 15m, 2h or 7d.
-        #[arg(long, value_name = "AGE", value_parser = age)]
+        #[arg(long, value_name = "AGE", value_parser = words::age)]
         older_than: Option<Duration>,
         /// At most so many.
         #[arg(long, default_value_t = LIMIT, value_parser = clap::value_parser!(u32).range(1..=1_000))]

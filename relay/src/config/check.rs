@@ -93,6 +93,9 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
             format!("instance in [relay] must have 1 to {INSTANCE_CHARS_MAX} characters"),
         );
     }
+    if let Some(admin) = &config.admin {
+        super::admin::check(admin, &mut say);
+    }
     problems
 }
 

@@ -12,7 +12,7 @@ pub(super) enum Kind {
 /// A key of a section and what it holds.
 pub(super) type Key = (&'static str, Kind);
 
-pub(super) const SECTIONS: &[&str] = &["source", "sink", "resource", "route", "relay"];
+pub(super) const SECTIONS: &[&str] = &["source", "sink", "resource", "route", "relay", "admin"];
 
 pub(super) const SOURCE: &[Key] = &[
     ("url", Kind::Text),
@@ -69,6 +69,14 @@ pub(super) const RELAY: &[Key] = &[
     ("instance", Kind::Text),
 ];
 
+pub(super) const ADMIN: &[Key] =
+    &[("listen", Kind::Text), ("token", Kind::Text), ("token_file", Kind::Text), ("survey_ms", Kind::Whole)];
+
+/// Whether there is one section of this name, so that its keys follow at once.
+pub(super) fn is_single(section: &str) -> bool {
+    matches!(section, "relay" | "admin")
+}
+
 /// The keys of a section.
 pub(super) fn of(section: &str) -> &'static [Key] {
     match section {
@@ -76,6 +84,7 @@ pub(super) fn of(section: &str) -> &'static [Key] {
         "sink" => SINK,
         "resource" => RESOURCE,
         "route" => ROUTE,
+        "admin" => ADMIN,
         _ => RELAY,
     }
 }

@@ -102,7 +102,14 @@ impl File<'_> {
                         self.table(&[name, of.get_ref()], table, leaves, problems);
                     }
                 }
-                ("relay", DeValue::Table(_)) => self.table(&[name], value, leaves, problems),
+                ("relay" | "admin", DeValue::Table(_)) => {
+                    if name == "admin" {
+                        // The section alone turns it on.
+                        let (path, value) = (vec![name.to_owned()], Value::Table(Table::new()));
+                        leaves.push(Leaf { path, value, origin });
+                    }
+                    self.table(&[name], value, leaves, problems);
+                }
                 ("route", DeValue::Array(routes)) => {
                     for (at, table) in routes.iter().enumerate() {
                         self.table(&[name, &at.to_string()], table, leaves, problems);
@@ -111,7 +118,7 @@ impl File<'_> {
                 ("source" | "sink" | "resource", _) => {
                     problems.push(format!("{origin}: write [{name}.NAME], each with a name"))
                 }
-                ("relay", _) => problems.push(format!("{origin}: write [relay]")),
+                ("relay" | "admin", _) => problems.push(format!("{origin}: write [{name}]")),
                 ("route", _) => problems.push(format!("{origin}: write [[route]], with two brackets")),
                 _ => problems.push(format!(
                     "{origin}: unknown section \"{name}\"; {}",
@@ -175,7 +182,7 @@ fn override_from(
         let path: Vec<String> = origin[PREFIX.len()..].split("__").map(str::to_lowercase).collect();
         let known = leaves.iter().find(|leaf| alike(&leaf.path, &path)).map(|leaf| leaf.path.clone());
         let path = known.unwrap_or_else(|| named_alike(leaves, path));
-        let depth = if path[0] == "relay" { 2 } else { 3 };
+        let depth = if keys::is_single(&path[0]) { 2 } else { 3 };
         if !keys::SECTIONS.contains(&path[0].as_str()) || path.len() < depth {
             problems.push(format!("{origin}: unknown; write for instance {PREFIX}SOURCE__NAME__URL"));
             continue;
@@ -205,7 +212,7 @@ fn alike(a: &[String], b: &[String]) -> bool {
 
 /// What the key at the end of a path holds, if there is such a key.
 fn key(path: &[String]) -> Option<Kind> {
-    let at = if path[0] == "relay" { 1 } else { 2 };
+    let at = if keys::is_single(&path[0]) { 1 } else { 2 };
     let kind = keys::of(&path[0]).iter().find(|(name, _)| *name == path[at])?.1;
     let depth = at + 1 + usize::from(kind == Kind::Properties);
     (path.len() == depth).then_some(kind)
@@ -214,7 +221,10 @@ fn key(path: &[String]) -> Option<Kind> {
 /// Whether there is such a key and it can hold such a value.
 fn fits(leaf: &Leaf, problems: &mut Vec<String>) -> bool {
     let Leaf { path, value, origin } = leaf;
-    let (section, rest) = path.split_at(if path[0] == "relay" { 1 } else { 2 });
+    if path.len() == 1 {
+        return true;
+    }
+    let (section, rest) = path.split_at(if keys::is_single(&path[0]) { 1 } else { 2 });
     let section =
         if path[0] == "route" { "[[route]]".to_owned() } else { format!("[{}]", section.join(".")) };
     let name = rest.join(".");

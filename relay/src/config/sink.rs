@@ -24,6 +24,18 @@ pub enum SinkKind {
     Sql,
 }
 
+impl SinkKind {
+    /// As the configuration has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rabbitmq => "rabbitmq",
+            Self::Kafka => "kafka",
+            Self::Sql => "sql",
+        }
+    }
+}
+
 /// How a Kafka cluster is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -279,14 +279,16 @@ fn what_is_shown_has_every_key() {
         ("SINK__LOG__USERNAME", "shop"),
         ("SINK__LOG__PASSWORD", "s3cret"),
         ("SINK__LOG__TRANSACTIONAL_ID", "shop-outbox"),
+        ("ADMIN__TOKEN", "s3cret-s3cret-s3cret"),
     ];
     let variables = variables.map(|(name, value)| (format!("BARID_RELAY__{name}"), value));
     let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let shown = with(&secure, &variables).unwrap().to_string();
     assert!(!shown.contains("s3cret"), "{shown}");
     for section in keys::SECTIONS {
-        for (key, _) in
-            keys::of(section).iter().filter(|(key, _)| !["url_file", "password_file"].contains(key))
+        for (key, _) in keys::of(section)
+            .iter()
+            .filter(|(key, _)| !["url_file", "password_file", "token_file"].contains(key))
         {
             assert!(shown.contains(key), "{key} is not in\n{shown}");
         }
@@ -318,4 +320,31 @@ fn what_wakes_a_source() {
     );
     let second = format!("{}[source.second]\nurl = \"sqlite:a\"\n{keys}\n", with_keys(keys));
     check(&second, &[], &["is another source's too", "is another source's too"]);
+}
+
+#[test]
+fn the_admin_server_is_for_this_machine_unless_there_is_a_token() {
+    assert!(with(GOOD, &[]).unwrap().admin.is_none(), "nobody listens unasked");
+    let admin = with(&format!("{GOOD}\n[admin]\n"), &[]).unwrap().admin.unwrap();
+    assert!(admin.listen == LISTEN && admin.listen.ip().is_loopback() && admin.token.is_none());
+    let exposed = format!("{GOOD}\n[admin]\nlisten = \"0.0.0.0:7118\"\n");
+    check(
+        &exposed,
+        &[],
+        &["relay.toml:25: [admin] listens at 0.0.0.0:7118, where others can reach it, and has no token"],
+    );
+    let token = ("BARID_RELAY__ADMIN__TOKEN", "s3cret-s3cret-s3cret");
+    let admin = with(&exposed, &[token]).unwrap();
+    let shown = admin.to_string();
+    assert!(
+        shown.contains("[admin]\nlisten = \"0.0.0.0:7118\"\ntoken = \"***\"\nsurvey_ms = 10000\n"),
+        "{shown}"
+    );
+    assert!(!shown.contains("s3cret"), "{shown}");
+    let listen = ("BARID_RELAY__ADMIN__LISTEN", "[::1]:9000");
+    assert!(
+        with(GOOD, &[listen]).unwrap().admin.unwrap().listen.ip().is_loopback(),
+        "a variable turns it on"
+    );
+    check("admin = 7\n", &[], &["relay.toml:1: write [admin]"]);
 }

@@ -35,6 +35,12 @@ impl Lanes {
         self.known.len()
     }
 
+    /// The same without rows that have left and are remembered, because a read is under way that may have seen them.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.known.len() - self.retired.len()
+    }
+
     /// The positions of all known rows, for sources that read the head of the table again and again.
     #[must_use]
     pub fn known_seqs(&self) -> Vec<i64> {

@@ -4,7 +4,7 @@ use std::ops::{Index, IndexMut};
 
 use barid::transport::{OutgoingRow, Token};
 
-use super::{KeyId, Way};
+use super::{KeyId, Mark, Way};
 
 /// The number of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub(super) enum Phase {
 pub(super) struct Slot {
     pub(super) row: OutgoingRow,
     pub(super) way: Way,
+    pub(super) mark: Mark,
     pub(super) key: Option<KeyId>,
     pub(super) phase: Phase,
     pub(super) attempts: u32,
@@ -57,9 +58,10 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn insert(&mut self, row: OutgoingRow, way: Way, key: Option<KeyId>) -> Ix {
+    pub(super) fn insert(&mut self, row: OutgoingRow, way: Way, key: Option<KeyId>, mark: Mark) -> Ix {
         self.bytes += row.payload_len();
-        let slot = Slot { row, way, key, phase: Phase::Waiting, attempts: 0, previous: None, next: None };
+        let slot =
+            Slot { row, way, mark, key, phase: Phase::Waiting, attempts: 0, previous: None, next: None };
         if let Some(at) = self.free.pop() {
             self.places[at as usize].slot = Some(slot);
             return Ix(at);

@@ -1,5 +1,7 @@
 //! The words that the lanes and their callers share.
 
+use std::time::Instant;
+
 use barid::transport::OutgoingRow;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -68,6 +70,15 @@ pub struct Way {
     pub order: Order,
     /// What a row does that can never be delivered.
     pub poison: Poison,
+}
+
+/// What a row carries for whoever counts: the lanes hand it back and never look at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// When the row was written, on the local monotonic clock; none where that is not known.
+    pub since: Option<Instant>,
+    /// Under which label it is counted.
+    pub label: u16,
 }
 
 /// How much may be in flight on one sink.

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use uuid::Uuid;
 
+use super::Action;
 use crate::lane::ParkState;
 
 /// Everything that is set must be true of a message. Nothing set is all of them.
@@ -33,6 +34,38 @@ impl Filter {
     pub fn names_something(&self) -> bool {
         *self != Self { states: self.states.clone(), ..Self::default() }
     }
+
+    /// What a change means: the states that the action means something to, and never everything by accident.
+    ///
+    /// # Errors
+    /// When it names nothing and `all` was not asked for, or a state that the action means nothing to.
+    pub fn meant_by(mut self, action: Action, all: bool) -> Result<Self, Unmeant> {
+        if !all && !self.names_something() {
+            return Err(Unmeant::Nothing);
+        }
+        if let Some(state) = self.states.iter().find(|state| !action.states().contains(state)) {
+            return Err(Unmeant::State(action, *state));
+        }
+        if self.states.is_empty() {
+            // Who names one message means that one, whatever its state.
+            let states = if self.id.is_some() { action.states() } else { action.usual_states() };
+            self.states = states.to_vec();
+        }
+        Ok(self)
+    }
+}
+
+/// Why a filter is no selection for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unmeant {
+    /// It names nothing. Name something, or ask for all.
+    #[error(
+        "which messages? Name an id, a fingerprint, a key, a destination, a type or an age, or ask for all"
+    )]
+    Nothing,
+    /// The action means nothing to this state.
+    #[error("{0} means nothing to messages in state {state}: they go where the poison message before them goes", state = .1.as_str())]
+    State(Action, ParkState),
 }
 
 /// As it is kept in `relay_audit`.

@@ -9,6 +9,7 @@ use super::Relay;
 use crate::{
     lane::{Order, Poison, Share, Stats, Way, backoff::Backoff},
     lease::{INSTANCE_CHARS_MAX, LEASE_BOUNDS, default_instance},
+    metrics::meter::Meter,
     sink::{Pattern, Route, Routes, Sink},
     source::Source,
 };
@@ -228,6 +229,7 @@ impl RelayBuilder {
         if !problems.is_empty() {
             return Err(BuildError { problems });
         }
+        let meter = Arc::new(Meter::new(self.sinks.iter().map(|sink| sink.name.as_str())));
         Ok(Relay {
             source: self.source,
             sinks: self.sinks,
@@ -237,6 +239,7 @@ impl RelayBuilder {
             doorbell: self.doorbell,
             doorbell_at: self.doorbell_at,
             stats: watch::Sender::new(Stats::default()),
+            meter,
         })
     }
 }

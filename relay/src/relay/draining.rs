@@ -15,8 +15,11 @@ impl Session<'_> {
         let sinks = std::mem::take(&mut self.sinks);
         let closing = sinks.into_iter().map(|sink| timeout(bound, sink.publisher.close()));
         let now = Instant::now();
-        for outcomes in futures::future::join_all(closing).await.into_iter().flatten() {
-            for (token, outcome) in outcomes {
+        for (sink, outcomes) in futures::future::join_all(closing).await.into_iter().enumerate() {
+            for (token, outcome) in outcomes.into_iter().flatten() {
+                if let Some(mark) = self.lanes.mark(token) {
+                    self.relay.meter.settled(sink, mark, &outcome, now);
+                }
                 self.lanes.settle(token, outcome, now);
             }
         }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Session, reading::Asked};
 use crate::{
     failpoint::{self, Point},
-    lane::{Again, LeftOut, Pushed, RowId},
+    lane::{Again, LeftOut, Mark, Pushed, RowId},
     source::{ReadRow, Want},
 };
 
@@ -44,13 +44,13 @@ impl Session<'_> {
         }
     }
 
-    /// Takes what was asked for.
-    pub(super) fn take(&mut self, asked: Asked, rows: Vec<ReadRow>) {
+    /// Takes what was asked for, and when.
+    pub(super) fn take(&mut self, asked: Asked, at: Instant, rows: Vec<ReadRow>) {
         let last = rows.last().map(|row| row.id().seq);
         if let Asked::Again(left_out) = &asked {
             self.lanes.readmit(left_out);
         }
-        rows.into_iter().for_each(|row| self.take_row(row));
+        rows.into_iter().for_each(|row| self.take_row(row, at));
         // A read that found nothing was the last one.
         if let (Asked::Again(left_out), Some(last)) = (asked, last) {
             self.lanes.leave_out(LeftOut { from: last.saturating_add(1), ..left_out });
@@ -59,11 +59,13 @@ impl Session<'_> {
         failpoint::reached(Point::AfterClaim);
     }
 
-    fn take_row(&mut self, row: ReadRow) {
+    fn take_row(&mut self, row: ReadRow, at: Instant) {
+        let label = |sink, destination: &str| self.relay.meter.label(sink, destination);
         match row {
-            ReadRow::Row(row) => match self.routes.way(&row.destination) {
-                Ok(way) => {
-                    if self.lanes.push(row, way) == Pushed::LeftOut {
+            ReadRow::Row(row, age) => match self.routes.labelled(&row.destination, label) {
+                Ok((way, label)) => {
+                    let since = age.and_then(|age| at.checked_sub(age));
+                    if self.lanes.push_marked(row, way, Mark { since, label }) == Pushed::LeftOut {
                         self.complaints.left_out(self.relay.source.name(), Instant::now());
                     }
                 }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     lane::{Lanes, Window},
     lease::{Candidate, contender::Terms, keeper::Lease},
+    metrics::meter::Owning,
     sink::OpenSink,
     source::{HELD_KEYS_MAX, SourceError, Writer},
 };
@@ -28,19 +29,22 @@ pub(super) async fn open<'a>(
     loop {
         let lease = Lease::acquire(relay.source.clone(), candidate.clone(), terms, stop).await?;
         let Some(lease) = lease else { return Ok(None) };
+        let owning = Owning::new(relay.meter.clone(), lease.epoch());
         let opened = tokio::select! {
             opened = parts(relay, &lease) => Some(opened),
             () = stop.cancelled() => None,
         };
         let error = match opened {
-            Some(Ok(parts)) => return Ok(Some(parts.session(relay, lease))),
+            Some(Ok(parts)) => return Ok(Some(parts.session(relay, lease, owning))),
             Some(Err(error)) => error,
             None => {
+                drop(owning);
                 lease.release().await;
                 return Ok(None);
             }
         };
         // Another relay may be luckier.
+        drop(owning);
         lease.release().await;
         if !error.is_transient() && !error.is_fenced() {
             return Err(error);
@@ -129,7 +133,7 @@ async fn hold(lanes: &mut Lanes, writer: &mut dyn Writer, source_name: &str) -> 
 }
 
 impl Parts {
-    fn session(self, relay: &Relay, lease: Lease) -> Session<'_> {
+    fn session(self, relay: &Relay, lease: Lease, owning: Owning) -> Session<'_> {
         let Self { lanes, sinks, reading, deleting, watch } = self;
         Session {
             relay,
@@ -147,6 +151,7 @@ impl Parts {
             watch,
             horizon: Horizon::new(relay.settings.old_transaction, Instant::now()),
             complaints: Complaints::default(),
+            _owning: owning,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The task that reads: one request at a time. News are polled for until there are some; a key is read again at once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use barid::Doorbell;
 use tokio::{
@@ -17,7 +17,8 @@ use crate::{
     waking::Pace,
 };
 
-type Page = Result<Vec<ReadRow>, SourceError>;
+/// Rows, and when they were asked for.
+type Page = Result<(Instant, Vec<ReadRow>), SourceError>;
 
 /// What a request is for.
 #[derive(Clone, Debug)]
@@ -82,12 +83,13 @@ impl Reading {
         self.hurry.notify_one();
     }
 
-    /// What was asked for. When the task has ended, its last page says why. Cancel safe.
-    pub(super) async fn rows(&mut self) -> Result<(Asked, Vec<ReadRow>), RelayError> {
+    /// What was asked for, and when. When the task has ended, its last page says why. Cancel safe.
+    pub(super) async fn rows(&mut self) -> Result<(Asked, Instant, Vec<ReadRow>), RelayError> {
         let page = self.pages.recv().await;
         let asked = self.asked.take().unwrap_or(Asked::News);
         let died = || RelayError::TaskDied { source_name: self.source_name.clone(), task: "reading" };
-        Ok((asked, page.ok_or_else(died)??))
+        let (at, rows) = page.ok_or_else(died)??;
+        Ok((asked, at, rows))
     }
 
     /// Ends the task, and with it the reader's connection.
@@ -140,6 +142,7 @@ impl Task {
     /// Reads a key, or until there is something.
     async fn page(&mut self, reader: &mut Box<dyn Reader>, asked: &Asked, want: &Want) -> Page {
         loop {
+            let began = Instant::now();
             let read = match asked {
                 Asked::News => reader.read(want).await,
                 Asked::Again(left_out) => reader.again(left_out, want).await,
@@ -147,11 +150,11 @@ impl Task {
             match read {
                 Ok(rows) if rows.is_empty() && matches!(asked, Asked::News) => tokio::select! {
                     () = self.pace.rest(&self.doorbell) => {}
-                    () = self.hurry.notified() => return Ok(rows),
+                    () = self.hurry.notified() => return Ok((began, rows)),
                 },
                 Ok(rows) => {
                     self.pace.found();
-                    return Ok(rows);
+                    return Ok((began, rows));
                 }
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {

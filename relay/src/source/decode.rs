@@ -1,5 +1,7 @@
 //! From the columns of a row to what the lanes work with: the same for all databases.
 
+use std::time::Duration;
+
 use barid::{Destination, Headers, transport::OutgoingRow};
 use bytes::Bytes;
 use uuid::Uuid;
@@ -28,6 +30,8 @@ pub struct Columns {
     pub headers: String,
     /// `tracingspancontext`
     pub tracingspancontext: Option<String>,
+    /// Microseconds since `created_at`, by the database's clock.
+    pub age_us: Option<i64>,
 }
 
 impl Columns {
@@ -39,7 +43,8 @@ impl Columns {
             (Err(error), _) => return self.malformed(format!("{error}; correct what writes this row")),
             (_, Err(error)) => return self.malformed(error),
         };
-        ReadRow::Row(OutgoingRow {
+        let age = self.age_us.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
+        let row = OutgoingRow {
             seq: self.seq,
             id: self.id,
             destination,
@@ -49,7 +54,8 @@ impl Columns {
             payload: self.payload.map(Bytes::from),
             headers,
             tracingspancontext: self.tracingspancontext,
-        })
+        };
+        ReadRow::Row(row, age)
     }
 
     fn malformed(self, reason: String) -> ReadRow {
@@ -86,13 +92,14 @@ mod tests {
             payload: Some(vec![1]),
             headers: headers.to_owned(),
             tracingspancontext: None,
+            age_us: Some(-1),
         }
     }
 
     #[test]
     fn a_row_keeps_its_headers() {
-        let ReadRow::Row(row) = columns("queue:a", r#"{"x": "1"}"#).parse() else { panic!("malformed") };
-        assert_eq!(row.headers.get("x"), Some("1"));
+        let ReadRow::Row(row, age) = columns("queue:a", r#"{"x": "1"}"#).parse() else { panic!("malformed") };
+        assert_eq!((row.headers.get("x"), age), (Some("1"), Some(Duration::ZERO)));
     }
 
     #[test]

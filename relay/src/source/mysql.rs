@@ -12,10 +12,12 @@ use sqlx::{MySqlPool, mysql::MySqlConnectOptions};
 
 use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
+pub(super) mod doctor;
 mod lease;
 pub(super) mod parked;
 mod reader;
 mod session;
+pub(super) mod survey;
 mod writer;
 
 /// The outbox of a MariaDB or MySQL database.

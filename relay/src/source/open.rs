@@ -1,11 +1,11 @@
 //! From an opened database to the source that fits it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use barid::store::AnyPool;
 
 use super::{Source, SourceError, identifier::Identifier};
-use crate::parked::ParkedStore;
+use crate::{doctor::Report, parked::ParkedStore, survey::Survey};
 
 /// How to read, beyond the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,52 @@ pub fn parked(name: &str, pool: &AnyPool) -> Box<dyn ParkedStore> {
         AnyPool::MySql(pool) => Box::new(super::mysql::parked::MySqlParked { source, pool: pool.clone() }),
         #[cfg(feature = "sqlite")]
         AnyPool::Sqlite(pool) => Box::new(super::sqlite::parked::SqliteParked { source, pool: pool.clone() }),
+        // As above.
+        #[allow(unreachable_patterns)]
+        _ => unreachable!("the features of the relay's sources are those of the framework's stores"),
+    }
+}
+
+/// What this database says about the source `name`; with the options that it is read with.
+///
+/// # Errors
+/// When the database fails, or does not answer in time.
+#[allow(unused_variables)] // not every database needs all of them
+pub async fn survey(name: &str, pool: &AnyPool, options: &Options) -> Result<Survey, SourceError> {
+    match pool {
+        #[cfg(feature = "postgres")]
+        AnyPool::Postgres(pool) => super::postgres::survey::survey(name, pool, options.table.as_ref()).await,
+        #[cfg(feature = "mysql")]
+        AnyPool::MySql(pool) => super::mysql::survey::survey(name, pool).await,
+        #[cfg(feature = "sqlite")]
+        AnyPool::Sqlite(pool) => super::sqlite::survey::survey(name, pool).await,
+        // As above.
+        #[allow(unreachable_patterns)]
+        _ => unreachable!("the features of the relay's sources are those of the framework's stores"),
+    }
+}
+
+/// Looks for what is wrong with the database of the source `name`. Transactions count as old from `old` on.
+///
+/// # Errors
+/// When the database fails, or does not answer in time; what was found by then is in the report.
+#[allow(unused_variables)] // not every database needs all of them
+pub async fn examine(
+    name: &str,
+    pool: &AnyPool,
+    options: &Options,
+    old: Duration,
+    report: &mut Report,
+) -> Result<(), SourceError> {
+    match pool {
+        #[cfg(feature = "postgres")]
+        AnyPool::Postgres(pool) => {
+            super::postgres::doctor::examine(name, pool, options.table.as_ref(), old, report).await
+        }
+        #[cfg(feature = "mysql")]
+        AnyPool::MySql(pool) => super::mysql::doctor::examine(name, pool, old, report).await,
+        #[cfg(feature = "sqlite")]
+        AnyPool::Sqlite(pool) => super::sqlite::doctor::examine(name, pool, report).await,
         // As above.
         #[allow(unreachable_patterns)]
         _ => unreachable!("the features of the relay's sources are those of the framework's stores"),

@@ -24,10 +24,12 @@ use super::{
 /// Of every table that is read here, foreign ones included.
 macro_rules! columns {
     () => {
-        "seq, id, destination, aggregatetype, aggregateid, type, payload, headers::text, tracingspancontext"
+        "seq, id, destination, aggregatetype, aggregateid, type, payload, headers::text, tracingspancontext, \
+         (date_part('epoch', statement_timestamp() - created_at) * 1000000)::bigint"
     };
 }
 
+pub(super) mod doctor;
 mod head;
 mod lease;
 mod listen;
@@ -35,6 +37,7 @@ pub(super) mod parked;
 mod reader;
 mod session;
 pub mod snapshot;
+pub(super) mod survey;
 mod writer;
 
 /// The outbox of a PostgreSQL database.
@@ -138,5 +141,6 @@ fn decode(row: &PgRow, from: usize) -> Result<Columns, sqlx::Error> {
         payload: row.try_get(from + 6)?,
         headers: row.try_get(from + 7)?,
         tracingspancontext: row.try_get(from + 8)?,
+        age_us: row.try_get(from + 9)?,
     })
 }

@@ -11,9 +11,11 @@ use sqlx::{Sqlite, SqlitePool, pool::PoolConnection};
 
 use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
+pub(super) mod doctor;
 mod lease;
 pub(super) mod parked;
 mod reader;
+pub(super) mod survey;
 mod writer;
 
 /// The outbox of a SQLite file.

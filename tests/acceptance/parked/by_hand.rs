@@ -4,7 +4,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::place::{Hand, KINDS, Kind, PATIENCE, Place};
+use barid_tests::place::{Hand, KINDS, Kind, PATIENCE, Place};
 
 fn messages(list: &Value) -> &Vec<Value> {
     list["messages"].as_array().unwrap()

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::place::{Hand, KINDS, Kind, PATIENCE, Place};
+use barid_tests::place::{Hand, KINDS, Kind, PATIENCE, Place};
 
 const REASON: [&str; 2] = ["--reason", "because"];
 

@@ -12,7 +12,7 @@ use std::{
 use barid_tests::{eventually, servers};
 use uuid::Uuid;
 
-use super::place::{Hand, Kind, PATIENCE, Place};
+use barid_tests::place::{Hand, Kind, PATIENCE, Place};
 
 const KEYS: usize = 12;
 
@@ -123,7 +123,7 @@ async fn check(place: &Place, killed: bool) {
 }
 
 /// Panics when the first copies of a key are out of order.
-fn in_order(copies: &[super::place::Copy]) {
+fn in_order(copies: &[barid_tests::place::Copy]) {
     let (mut seen, mut last) = (std::collections::HashSet::new(), HashMap::new());
     for copy in copies.iter().filter(|copy| seen.insert(copy.id)) {
         let number: i64 = copy.body.parse().unwrap();

@@ -4,70 +4,65 @@
 use barid_relay::source::HELD_KEYS_MAX;
 use barid_tests::{Process, servers};
 
-use super::place::{Hand, KINDS, Kind, PATIENCE, Place};
+use barid_tests::place::{Hand, KINDS, Kind, PATIENCE, Place};
 
 const COLUMNS: &str =
     "source, id, seq, destination, aggregatetype, aggregateid, type, payload, created_at, state, last_error";
 
-impl Place {
-    /// Parks messages as a relay would have done: `count` of them, the key being what `key` says of the number `n`. The first
-    /// is poison, the others are as `state` says.
-    async fn park_many(&self, count: usize, key: &str, state: &str, bytes: usize) {
-        let to = format!("'queue:{}'", self.there);
-        let (numbers, id, payload, now) = match self.kind {
-            Kind::Postgres => (
-                format!("generate_series(1, {count}) AS g (n)"),
-                "gen_random_uuid()",
-                format!("convert_to(repeat('x', {bytes}), 'UTF8')"),
-                "now()",
+/// Parks messages as a relay would have done: `count` of them, the key being what `key` says of the number `n`. The first
+/// is poison, the others are as `state` says.
+async fn park_many(place: &Place, count: usize, key: &str, state: &str, bytes: usize) {
+    let to = format!("'queue:{}'", place.there);
+    let (numbers, id, payload, now) = match place.kind {
+        Kind::Postgres => (
+            format!("generate_series(1, {count}) AS g (n)"),
+            "gen_random_uuid()",
+            format!("convert_to(repeat('x', {bytes}), 'UTF8')"),
+            "now()",
+        ),
+        Kind::MariaDb => (
+            format!("(SELECT seq AS n FROM seq_1_to_{count}) AS g"),
+            "UNHEX(REPLACE(UUID(), '-', ''))",
+            format!("REPEAT('x', {bytes})"),
+            "UTC_TIMESTAMP(6)",
+        ),
+        Kind::Sqlite => (
+            format!(
+                "(WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {count}) SELECT n FROM c) AS g"
             ),
-            Kind::MariaDb => (
-                format!("(SELECT seq AS n FROM seq_1_to_{count}) AS g"),
-                "UNHEX(REPLACE(UUID(), '-', ''))",
-                format!("REPEAT('x', {bytes})"),
-                "UTC_TIMESTAMP(6)",
-            ),
-            Kind::Sqlite => (
-                format!(
-                    "(WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {count}) SELECT n FROM c) AS g"
-                ),
-                "randomblob(16)",
-                format!("CAST(printf('%.*c', {bytes}, 'x') AS BLOB)"),
-                "0",
-            ),
-        };
-        let state = format!("CASE WHEN n = 1 THEN 'poison' ELSE '{state}' END");
-        self.execute(&format!(
-            "INSERT INTO relay_parked ({COLUMNS}) SELECT 'main', {id}, n, {to}, 'order', {key}, 'orders.placed', {payload}, {now}, \
-             {state}, 'no such queue' FROM {numbers}"
-        ))
-        .await;
-        // As if those rows had been in the outbox.
-        match self.kind {
-            Kind::Postgres => {
-                self.execute(&format!("SELECT setval(pg_get_serial_sequence('outbox', 'seq'), {count})"))
-                    .await
-            }
-            Kind::MariaDb => {
-                self.execute(&format!("ALTER TABLE outbox AUTO_INCREMENT = {}", count + 1)).await
-            }
-            Kind::Sqlite => {
-                self.execute(&format!("INSERT INTO sqlite_sequence VALUES ('outbox', {count})")).await
-            }
+            "randomblob(16)",
+            format!("CAST(printf('%.*c', {bytes}, 'x') AS BLOB)"),
+            "0",
+        ),
+    };
+    let state = format!("CASE WHEN n = 1 THEN 'poison' ELSE '{state}' END");
+    place.execute(&format!(
+        "INSERT INTO relay_parked ({COLUMNS}) SELECT 'main', {id}, n, {to}, 'order', {key}, 'orders.placed', {payload}, {now}, \
+         {state}, 'no such queue' FROM {numbers}"
+    ))
+    .await;
+    // As if those rows had been in the outbox.
+    match place.kind {
+        Kind::Postgres => {
+            place.execute(&format!("SELECT setval(pg_get_serial_sequence('outbox', 'seq'), {count})")).await
+        }
+        Kind::MariaDb => place.execute(&format!("ALTER TABLE outbox AUTO_INCREMENT = {}", count + 1)).await,
+        Kind::Sqlite => {
+            place.execute(&format!("INSERT INTO sqlite_sequence VALUES ('outbox', {count})")).await
         }
     }
+}
 
-    /// The number `n` as a key of its own.
-    fn own_key(&self) -> &'static str {
-        if self.kind == Kind::MariaDb { "CAST(n AS CHAR)" } else { "CAST(n AS text)" }
-    }
+/// The number `n` as a key of its own.
+fn own_key(place: &Place) -> &'static str {
+    if place.kind == Kind::MariaDb { "CAST(n AS CHAR)" } else { "CAST(n AS text)" }
 }
 
 #[tokio::test]
 async fn too_many_held_keys_halt_the_relay_and_it_says_what_to_do() {
     for kind in KINDS {
         let place = Place::new(kind).await;
-        place.park_many(HELD_KEYS_MAX + 1, place.own_key(), "poison", 1).await;
+        park_many(&place, HELD_KEYS_MAX + 1, own_key(&place), "poison", 1).await;
         let mut relay = place.relay();
         let status = relay.ended(PATIENCE).await;
         let said = relay.log().join("\n");
@@ -113,7 +108,7 @@ async fn parked_messages_do_not_fill_the_memory() {
         let before = peak_kib(&idle);
         assert!(idle.terminate(PATIENCE).await.0.success());
 
-        place.park_many(count, "'one'", "behind", BYTES).await;
+        park_many(&place, count, "'one'", "behind", BYTES).await;
         let mut relay = place.relay();
         relay.line_with("claimed the outbox", PATIENCE).await;
         let held = peak_kib(&relay);

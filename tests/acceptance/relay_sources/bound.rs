@@ -37,7 +37,7 @@ async fn read(reader: &mut dyn Reader, known: &[i64]) -> Vec<i64> {
         .unwrap();
     rows.iter()
         .map(|row| match row {
-            ReadRow::Row(row) => row.seq,
+            ReadRow::Row(row, _) => row.seq,
             ReadRow::Malformed { id, reason, .. } | ReadRow::Late { id, reason, .. } => {
                 panic!("{id:?}: {reason}")
             }

@@ -8,7 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::TestDatabase;
+use crate::{TestDatabase, eventually};
+
+const WAIT: Duration = Duration::from_secs(30);
 
 /// Echoes what it gets, byte by byte, and counts the bytes.
 async fn echo_server() -> (String, Arc<AtomicUsize>) {
@@ -146,3 +148,31 @@ macro_rules! answer_lost {
 
 answer_lost!(postgres_loses_the_answer, postgres, PgConnection, "BEGIN; SAVEPOINT s");
 answer_lost!(mariadb_loses_the_answer, mariadb, MySqlConnection, "START TRANSACTION");
+
+#[tokio::test]
+async fn a_request_that_is_held_arrives_when_its_client_is_gone() {
+    let (server, heard) = echo_server().await;
+    let proxy = Proxy::start(server).await;
+    proxy.hold_before_request(b"COMMIT");
+    let mut client = TcpStream::connect(proxy.addr).await.unwrap();
+    client.write_all(b"COMMIT").await.unwrap();
+    eventually(WAIT, "it is held", || async { proxy.fired().len() == 1 }).await;
+    assert_eq!((heard.load(Ordering::SeqCst), proxy.delivered()), (0, 0));
+    drop(client);
+    proxy.deliver_held();
+    eventually(WAIT, "it is delivered", || async { proxy.delivered() == 1 }).await;
+    assert_eq!(heard.load(Ordering::SeqCst), 6);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_held_is_waited_for() {
+    let (server, heard) = echo_server().await;
+    let proxy = Proxy::start(server).await;
+    proxy.hold_after_request(b"COMMIT");
+    let mut client = TcpStream::connect(proxy.addr).await.unwrap();
+    client.write_all(b"COMMIT").await.unwrap();
+    eventually(WAIT, "its answer is held", || async { proxy.fired().len() == 1 }).await;
+    assert_eq!(heard.load(Ordering::SeqCst), 6);
+    let told = client.try_read(&mut [0]).unwrap_err();
+    assert_eq!(told.kind(), std::io::ErrorKind::WouldBlock, "neither an answer nor the end");
+}

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use super::branch::{SqlBranch, TwoPhase};
 use crate::{
     distributed::{
-        Ack, BranchId, CoordinatorId, Decision, EventBranch, Health, Heuristic, Resource, ResourceId,
-        RmError, TransactionParticipant, Vote,
+        Ack, BranchId, CoordinatorId, Decision, EventBranch, Health, Heuristic, Pressure, Resource,
+        ResourceId, RmError, TransactionParticipant, Vote,
     },
     error::Error,
     event_store::{EventStore, EventStoreError, StagedAppend, StagedEvents, StagedOutcome},
@@ -30,7 +30,8 @@ use crate::{
 /// An event store whose database takes part by staging. Give it to the [`Coordinator`](crate::distributed::Coordinator) of every
 /// process, and take a [`participant`](Self::participant) of it for each transaction.
 ///
-/// Its database may be one that cannot be prepared, or is not meant to be. What a transaction leaves in `event_transaction` is what
+/// Its database may be one that cannot be prepared, or is not meant to be; on SQLite it must be another file than that of the home unit
+/// of work, which is its only writer while it is open. What a transaction leaves in `event_transaction` is what
 /// recovery asks, as it asks the markers of other branches.
 pub struct EventStoreResource<DB: Backend> {
     id: ResourceId,
@@ -88,6 +89,11 @@ impl<DB: Backend> Resource for EventStoreResource<DB> {
         let answer = self.staged.ready().await;
         let detail = answer.as_ref().map_or_else(Error::to_string, |()| DB::DISPLAY.to_owned());
         Health { healthy: answer.is_ok(), detail, latency: asked.elapsed() }
+    }
+
+    async fn pressure(&self) -> Result<Pressure, RmError> {
+        let (used, oldest) = self.staged.pressure().await.map_err(|error| classify::<DB>(&error))?;
+        Ok(Pressure { used, room: None, oldest })
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use sqlx::Pool;
 
-use super::{EventStore, Fault, Work, append, append::Batch, stored, to_stage::StagedAppend};
+use super::{EventStore, Fault, Work, append, append::Batch, counted, stored, to_stage::StagedAppend};
 use crate::{
     error::Result as ReadyResult,
     event_store::{EventStoreError, StreamName},
@@ -118,6 +118,21 @@ impl<DB: Backend> StagedEvents<DB> {
             ids.collect::<Result<Vec<_>, Fault>>()
         });
         Ok(prepared.await?.into_iter().filter(|xid| xid.starts_with(prefix)).collect())
+    }
+
+    /// How many transactions have prepared and not ended, and how long ago the first of them did.
+    #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+    pub(crate) async fn pressure(&self) -> Result<(u64, Option<std::time::Duration>), EventStoreError> {
+        let found = self.store.reading("counting prepared transactions", async |connection| {
+            let count = DB::since_1970(Statement::new("SELECT COUNT(*),"), DB::NOW).sql("-");
+            let count = DB::since_1970(count, "MIN(updated_at)")
+                .sql(" FROM event_transaction WHERE state='prepared'");
+            let (_, rows) = DB::ask(connection, &count).await?;
+            let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+            let since = DB::maybe_int(row, 1)?.map(|millis| u64::try_from(millis).unwrap_or_default());
+            Ok((counted(DB::int(row, 0)?), since.map(std::time::Duration::from_millis)))
+        });
+        found.await
     }
 
     /// Removes what is kept of a transaction that has ended. Afterwards it is [`StagedOutcome::Missing`], and could be prepared.

@@ -135,7 +135,7 @@ async fn never_prepared<S: Subject>(bench: &Bench<S>) -> Result<(), String> {
 async fn many<S: Subject>(bench: &Bench<S>) -> Result<(), String> {
     let one = async |number: u64| {
         let begun = bench.worked().await?;
-        let commits = number % 3 != 0;
+        let commits = !number.is_multiple_of(3);
         let decision = if commits { Decision::Commit } else { Decision::Abort };
         says(bench.told(&begun, decision).await, Ack::Done, "its end")?;
         bench.happened(begun.key, u64::from(commits)).await

@@ -49,7 +49,7 @@ async fn many<S: Subject>(bench: &Bench<S>) -> Result<(), String> {
     let one = async |number: u64| {
         let begun = bench.worked().await?;
         let vote = begun.it.prepare(&begun.branch).await;
-        let commits = vote == Ok(Vote::Prepared) && number % 3 != 0;
+        let commits = vote == Ok(Vote::Prepared) && !number.is_multiple_of(3);
         if !matches!(vote, Ok(Vote::No { .. })) {
             let decision = if commits { Decision::Commit } else { Decision::Abort };
             says(bench.told(&begun, decision).await, Ack::Done, "its end")?;

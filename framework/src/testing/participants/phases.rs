@@ -29,7 +29,11 @@ pub(super) fn refused(vote: &Result<Vote, RmError>) -> bool {
 
 async fn healthy<S: Subject>(bench: &Bench<S>) -> Result<(), String> {
     let health = bench.resource().health().await;
-    must(health.healthy, || format!("its database is not healthy: {}", health.detail))
+    must(health.healthy, || format!("its database is not healthy: {}", health.detail))?;
+    let begun = bench.prepared().await?;
+    let pressure = bench.resource().pressure().await;
+    must(pressure.is_ok(), || format!("asked how many are prepared, it said {pressure:?}"))?;
+    says(bench.told(&begun, Decision::Abort).await, Ack::Done, "rollback")
 }
 
 async fn commits<S: Subject>(bench: &Bench<S>) -> Result<(), String> {

@@ -38,6 +38,10 @@ async fn ended_by_others<S: Subject>(bench: &Bench<S>) -> Result<(), String> {
         let fresh = Begun { branch, key, it: bench.subject.participant() };
         says(bench.told(&fresh, decision).await, Ack::Done, "a participant that has not begun it")?;
         bench.happened(key, times).await?;
+        let begun = bench.prepared().await?;
+        begun.it.leave().await;
+        says(bench.finished(&begun.branch, decision).await, Ack::Done, "its end by name, after it was left")?;
+        bench.happened(begun.key, times).await?;
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ use super::{
     outcome,
     settings::Settings,
 };
-use crate::transport::{Outcome, Token, TransportError};
+use crate::transport::{Link, Outcome, Token, TransportError};
 
 /// The sending client: one thread of its own that serves delivery reports.
 pub(super) type Client = ThreadedProducer<Reports>;
@@ -62,6 +62,8 @@ pub(super) struct Flight {
     forget_topics: AtomicBool,
     /// One of the outcomes is not a confirm. Written under the lock.
     failed: AtomicBool,
+    /// No broker can be reached, and nothing was confirmed since.
+    lost: AtomicBool,
 }
 
 /// From how many rows on it pays to take their outcomes together.
@@ -106,6 +108,7 @@ impl Flight {
             dead: AtomicU32::new(0),
             forget_topics: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
         }
     }
 
@@ -156,6 +159,8 @@ impl Flight {
         let first = inner.outcomes.is_empty();
         if outcome != Outcome::Confirmed {
             self.failed.store(true, Ordering::SeqCst);
+        } else if self.lost.load(Ordering::Relaxed) {
+            self.lost.store(false, Ordering::Relaxed);
         }
         inner.outcomes.push((token, outcome));
         drop(inner);
@@ -234,6 +239,11 @@ impl Flight {
         self.dead.load(Ordering::SeqCst) >= generation
     }
 
+    /// How it stands with the cluster.
+    pub(super) fn link(&self) -> Link {
+        if self.lost.load(Ordering::Relaxed) { Link::Down } else { Link::Up }
+    }
+
     /// What is known about topics is to be asked again.
     pub(super) fn forget_topics(&self) {
         self.forget_topics.store(true, Ordering::SeqCst);
@@ -274,6 +284,7 @@ impl ClientContext for Reports {
             }
             Some(Code::AllBrokersDown) => {
                 tracing::warn!(%error, reason, "Kafka cluster lost");
+                self.flight.lost.store(true, Ordering::Relaxed);
                 self.flight.forget_topics();
             }
             _ => tracing::info!(%error, reason, "Kafka producer"),

@@ -21,7 +21,7 @@ use super::{
     router::{Router, Shared},
     settings::Settings,
 };
-use crate::transport::{Full, Outcome, OutgoingRow, Publisher, Token, TransportError};
+use crate::transport::{Full, Link, Outcome, OutgoingRow, Publisher, Token, TransportError};
 
 /// With many rows in flight their reports arrive together: waiting this long for the rest of them saves a switch of threads
 /// per row.
@@ -77,6 +77,10 @@ impl Publisher for KafkaPublisher {
         self.shared.not_sent(held, "publishing was given up");
         // The caretaker purges the queue and what is in flight, and goes on with a new producer.
         self.shared.flight.kill(router.generation);
+    }
+
+    fn link(&self) -> Link {
+        self.shared.flight.link()
     }
 
     async fn close(mut self: Box<Self>) -> Vec<(Token, Outcome)> {

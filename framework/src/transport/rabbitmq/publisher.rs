@@ -27,7 +27,7 @@ use super::{
     shard::{Row, Settled, Shard, Via},
     wire,
 };
-use crate::transport::{Full, Outcome, OutgoingRow, Publisher, Token, TransportError};
+use crate::transport::{self, Full, Outcome, OutgoingRow, Publisher, Token, TransportError};
 
 /// Where the connection stands.
 enum Link {
@@ -268,6 +268,14 @@ impl Publisher for RabbitPublisher {
         if matches!(self.link, Link::Up { .. }) {
             // The connection goes, with whatever is in its buffer.
             self.lose(&self.broker.lost("publishing was given up"));
+        }
+    }
+
+    fn link(&self) -> transport::Link {
+        match &self.link {
+            Link::Up { connection, .. } if connection.status().blocked() => transport::Link::Blocked,
+            Link::Up { connection, .. } if connection.status().connected() => transport::Link::Up,
+            _ => transport::Link::Down,
         }
     }
 

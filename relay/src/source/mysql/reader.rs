@@ -19,15 +19,15 @@ use crate::{
     },
 };
 
-const COLUMNS: &str =
-    "seq, id, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext";
+const COLUMNS: &str = "seq, id, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext, \
+     TIMESTAMPDIFF(MICROSECOND, created_at, UTC_TIMESTAMP(6))";
 
 /// Who may hold a position whose row is not visible yet: whoever has written something, or is about to and has locked its table.
 const WRITERS: &str = "SELECT CAST(trx_id AS UNSIGNED) FROM information_schema.innodb_trx \
     WHERE trx_rows_modified > 0 OR trx_tables_locked > 0";
 
 /// What MariaDB and MySQL say to a role without the privilege PROCESS.
-const ACCESS_DENIED: u16 = 1227;
+pub(super) const ACCESS_DENIED: u16 = 1227;
 
 type Writers = HashSet<u64>;
 
@@ -142,7 +142,8 @@ impl Reader for HeadReader {
     }
 }
 
-/// The rows of a key from a position on. Only an integer and hex go into the text; bytes are compared with bytes.
+/// The rows of a key from a position on. Only an integer and hex go into the text. Bytes are compared with
+/// bytes: the collation of the columns takes names that differ by a space at the end for the same.
 fn is_left_out(key: &LeftOut) -> String {
     let hex = |text: &str| {
         text.bytes().fold(String::new(), |mut hex, byte| {
@@ -152,7 +153,7 @@ fn is_left_out(key: &LeftOut) -> String {
         })
     };
     format!(
-        "(seq >= {} AND aggregatetype = x'{}' AND aggregateid <=> x'{}')",
+        "(seq >= {} AND CAST(aggregatetype AS BINARY) = x'{}' AND CAST(aggregateid AS BINARY) <=> x'{}')",
         key.from,
         hex(&key.aggregatetype),
         hex(&key.aggregateid)
@@ -189,6 +190,7 @@ fn columns(row: &MySqlRow) -> Result<Columns, sqlx::Error> {
         payload: row.try_get(6)?,
         headers: row.try_get(7)?,
         tracingspancontext: row.try_get(8)?,
+        age_us: row.try_get(9)?,
     })
 }
 
@@ -206,7 +208,8 @@ mod tests {
         check(i64::MIN, &[], &[], "FROM outbox WHERE seq > -9223372036854775808");
         check(2, &[1, 2, 3, 7], &[], "WHERE seq > 2 AND seq NOT IN (3,7)");
         let key = LeftOut { aggregatetype: "o".to_owned(), aggregateid: "1'".to_owned(), from: 4 };
-        let left_out = "AND NOT (seq >= 4 AND aggregatetype = x'6f' AND aggregateid <=> x'3127')";
+        let left_out = "AND NOT (seq >= 4 AND CAST(aggregatetype AS BINARY) = x'6f' \
+            AND CAST(aggregateid AS BINARY) <=> x'3127')";
         check(2, &[], &[key], &format!("WHERE seq > 2 {left_out}"));
     }
 }

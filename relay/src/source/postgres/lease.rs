@@ -62,7 +62,7 @@ pub(super) async fn fenced(
     }
 }
 
-async fn look(name: &str, connection: &mut PgConnection) -> Result<Holder, SourceError> {
+pub(super) async fn look(name: &str, connection: &mut PgConnection) -> Result<Holder, SourceError> {
     let call = async {
         let row = sqlx::query(LOOK).bind(name).fetch_optional(connection).await?;
         let Some(row) = row else { return Ok(holder::nobody()) };

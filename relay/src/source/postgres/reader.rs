@@ -37,7 +37,8 @@ const SNAPSHOT: &str = concat!("SELECT ", now!());
 const WINDOW: &str = concat!(
     "SELECT ",
     now!(),
-    ", NULL::bigint, NULL::uuid, NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::text \
+    ", NULL::bigint, NULL::uuid, NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::text, \
+     NULL::bigint \
      UNION ALL (SELECT NULL, NULL, NULL, ",
     columns!(),
     " FROM (SELECT * FROM outbox WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot()) \

@@ -107,7 +107,7 @@ pub(super) async fn fenced(source: &SqliteSource, doing: &'static str, epoch: Ep
     }
 }
 
-async fn look(source: &SqliteSource) -> Result<Holder, SourceError> {
+pub(super) async fn look(source: &SqliteSource) -> Result<Holder, SourceError> {
     let call = async {
         let row = sqlx::query(LOOK).bind(&*source.name).fetch_optional(&source.pool).await?;
         let Some(row) = row else { return Ok(holder::nobody()) };

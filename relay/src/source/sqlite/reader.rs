@@ -11,7 +11,8 @@ use crate::{
     source::{At, ReadRow, Reader, SourceError, Want, decode::Columns},
 };
 
-const READ: &str = "SELECT seq, id, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext \
+const READ: &str = "SELECT seq, id, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext, \
+    (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - created_at) * 1000 \
     FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?";
 
 /// One key as it is now.
@@ -86,5 +87,6 @@ fn columns(row: &SqliteRow) -> Result<Columns, sqlx::Error> {
         payload: row.try_get(6)?,
         headers: row.try_get(7)?,
         tracingspancontext: row.try_get(8)?,
+        age_us: row.try_get(9)?,
     })
 }

@@ -1,30 +1,37 @@
 //! A database of one of the three kinds, and what the relay publishes to: RabbitMQ beside PostgreSQL, the SQL queue in the
 //! same database on the others.
 
+#![allow(clippy::unwrap_used)] // what a test needs, a test may insist on
+
 use std::time::Duration;
 
+use crate::{Process, TestDatabase, eventually, names, servers};
 use barid::store::{AnyPool, schema};
 use barid::{
     Destination, Outgoing, RabbitMq, Sender, SqlQueue, Transport, headers,
     transport::{Consumer, Inbox},
 };
-use barid_tests::{Process, TestDatabase, eventually, names, servers};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, MySql, Postgres, Sqlite};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 /// Bounds every wait that ends with an event.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Which database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// PostgreSQL.
     Postgres,
+    /// MariaDB or MySQL.
     MariaDb,
+    /// SQLite.
     Sqlite,
 }
 
-pub(crate) const KINDS: [Kind; 3] = [Kind::Postgres, Kind::MariaDb, Kind::Sqlite];
+/// All three.
+pub const KINDS: [Kind; 3] = [Kind::Postgres, Kind::MariaDb, Kind::Sqlite];
 
 /// Kept for what it does at its end.
 #[allow(dead_code)]
@@ -34,13 +41,18 @@ enum Database {
     Sqlite(TestDatabase<Sqlite>),
 }
 
-pub(crate) struct Place {
-    pub(crate) kind: Kind,
-    pub(crate) url: String,
-    pub(crate) pool: AnyPool,
+/// A database with the schema, a queue, and a configuration of the relay that joins them.
+pub struct Place {
+    /// Which database.
+    pub kind: Kind,
+    /// Its address.
+    pub url: String,
+    /// Connections to it.
+    pub pool: AnyPool,
     /// A queue that exists from the beginning, and one that somebody forgot.
-    pub(crate) there: String,
-    pub(crate) missing: String,
+    pub there: String,
+    /// See `there`.
+    pub missing: String,
     folder: TempDir,
     _database: Database,
 }
@@ -59,15 +71,18 @@ macro_rules! on {
 
 /// One copy of a message that was delivered.
 #[derive(Clone, Debug)]
-pub(crate) struct Copy {
-    pub(crate) id: Uuid,
-    pub(crate) key: String,
-    pub(crate) body: String,
+pub struct Copy {
+    /// The message id.
+    pub id: Uuid,
+    /// The ordering key.
+    pub key: String,
+    /// The body, as text.
+    pub body: String,
 }
 
 impl Place {
     /// With the schema, a queue, and a configuration that sends everything to it.
-    pub(crate) async fn new(kind: Kind) -> Self {
+    pub async fn new(kind: Kind) -> Self {
         let (url, database) = match kind {
             Kind::Postgres => {
                 let database = TestDatabase::postgres().await;
@@ -93,19 +108,25 @@ impl Place {
     }
 
     /// Lets destinations that match go out; each place has one source, `main`.
-    pub(crate) fn configure(&self, routed: &str) {
+    pub fn configure(&self, routed: &str) {
+        self.configure_with(routed, "");
+    }
+
+    /// The same with more sections.
+    pub fn configure_with(&self, routed: &str, more: &str) {
         let sink = match self.kind {
             Kind::Postgres => format!("kind = \"rabbitmq\"\nurl = {:?}\n", servers::amqp()),
             _ => format!("kind = \"sql\"\nurl = {:?}\n", self.url),
         };
         let text = format!(
-            "[source.main]\nurl = {:?}\n\n[sink.out]\n{sink}\n[[route]]\ndestination = {routed:?}\nsink = \"out\"\n",
+            "[source.main]\nurl = {:?}\n\n[sink.out]\n{sink}\n[[route]]\ndestination = {routed:?}\nsink = \"out\"\n{more}",
             self.url
         );
         std::fs::write(self.config(), text).unwrap();
     }
 
-    pub(crate) fn config(&self) -> String {
+    /// The file of the configuration.
+    pub fn config(&self) -> String {
         self.folder.path().join("relay.toml").to_str().unwrap().to_owned()
     }
 
@@ -114,7 +135,7 @@ impl Place {
     }
 
     /// Makes a queue exist.
-    pub(crate) async fn declare(&self, queue: &str) {
+    pub async fn declare(&self, queue: &str) {
         let mut inbox = Inbox::new(queue);
         inbox.prefetch = 1_000;
         match self.kind {
@@ -127,7 +148,7 @@ impl Place {
     }
 
     /// So many messages of a queue, in its order; each is acknowledged.
-    pub(crate) async fn received(&self, queue: &str, count: usize) -> Vec<Copy> {
+    pub async fn received(&self, queue: &str, count: usize) -> Vec<Copy> {
         let mut consumer = self.consumer(queue).await;
         let copies = self.take(&mut *consumer, count).await;
         consumer.close().await.unwrap();
@@ -162,7 +183,7 @@ impl Place {
     }
 
     /// All messages of a queue, in its order. Nobody may be publishing.
-    pub(crate) async fn drained(&self, queue: &str) -> Vec<Copy> {
+    pub async fn drained(&self, queue: &str) -> Vec<Copy> {
         const MARK: &str = "the end";
         let broker = RabbitMq::connect(&servers::amqp()).await.unwrap();
         let sender = Sender::connect(&broker, "test").await.unwrap();
@@ -179,7 +200,7 @@ impl Place {
     }
 
     /// Everything that is in the SQL queues, in the order in which it came.
-    pub(crate) async fn queued(&self) -> Vec<Copy> {
+    pub async fn queued(&self) -> Vec<Copy> {
         let query = "SELECT id, ordering_key, body FROM queue_message ORDER BY seq";
         let rows: Vec<(Uuid, Option<String>, Vec<u8>)> =
             on!(self, pool => sqlx::query_as(query).fetch_all(pool).await.unwrap());
@@ -192,18 +213,19 @@ impl Place {
     }
 
     /// A number out of the database.
-    pub(crate) async fn number(&self, query: &str) -> i64 {
+    pub async fn number(&self, query: &str) -> i64 {
         let query = AssertSqlSafe(query.to_owned());
         on!(self, pool => sqlx::query_scalar(query).fetch_one(pool).await.unwrap())
     }
 
     /// A column of texts.
-    pub(crate) async fn texts(&self, query: &str) -> Vec<String> {
+    pub async fn texts(&self, query: &str) -> Vec<String> {
         let query = AssertSqlSafe(query.to_owned());
         on!(self, pool => sqlx::query_scalar(query).fetch_all(pool).await.unwrap())
     }
 
-    pub(crate) async fn execute(&self, statement: &str) {
+    /// Statements in the database.
+    pub async fn execute(&self, statement: &str) {
         let statement = AssertSqlSafe(statement.to_owned());
         on!(self, pool => {
             sqlx::raw_sql(statement).execute(pool).await.unwrap();
@@ -211,7 +233,7 @@ impl Place {
     }
 
     /// Writes a row as somebody would who knows nothing of the framework.
-    pub(crate) async fn insert(&self, row: &Hand<'_>) -> Uuid {
+    pub async fn insert(&self, row: &Hand<'_>) -> Uuid {
         let id = row.id.unwrap_or_else(Uuid::now_v7);
         let columns = "id, destination, aggregatetype, aggregateid, type, payload, headers";
         let text = match self.kind {
@@ -229,47 +251,62 @@ impl Place {
         id
     }
 
-    pub(crate) fn relay(&self) -> Process {
+    /// Starts the relay.
+    pub fn relay(&self) -> Process {
         Process::relay(["run", "--config", &self.config()])
     }
 
     /// One command on parked messages: how it ended, and all that it said.
-    pub(crate) async fn parked(&self, arguments: &[&str]) -> (i32, String) {
+    pub async fn parked(&self, arguments: &[&str]) -> (i32, String) {
+        self.command(&[&["parked"], arguments].concat()).await
+    }
+
+    /// One command: how it ended, and all that it said.
+    pub async fn command(&self, arguments: &[&str]) -> (i32, String) {
         let config = self.config();
-        let mut process = Process::relay([&["parked"], arguments, &["--config", &config]].concat());
+        let mut process = Process::relay([arguments, &["--config", &config]].concat());
         let status = process.ended(PATIENCE).await;
         (status.code().unwrap_or(-1), process.log().join("\n"))
     }
 
     /// One command that works, as a program reads it.
-    pub(crate) async fn json(&self, arguments: &[&str]) -> Value {
+    pub async fn json(&self, arguments: &[&str]) -> Value {
         let (code, said) = self.parked(&[arguments, &["--output", "json"]].concat()).await;
         assert_eq!(code, 0, "{arguments:?}: {said}");
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
-    pub(crate) async fn until(&self, what: &str, query: &str, wanted: i64) {
+    /// Waits until a number in the database is `wanted`.
+    pub async fn until(&self, what: &str, query: &str, wanted: i64) {
         eventually(PATIENCE, what, async || self.number(query).await == wanted).await;
     }
 
-    pub(crate) async fn until_parked(&self, rows: i64) {
+    /// Waits until so many rows are parked and none is left in the outbox.
+    pub async fn until_parked(&self, rows: i64) {
         self.until(&format!("{rows} rows are parked"), "SELECT count(*) FROM relay_parked", rows).await;
         self.until("the outbox is empty", "SELECT count(*) FROM outbox", 0).await;
     }
 }
 
 /// A row written by hand.
-pub(crate) struct Hand<'a> {
-    pub(crate) id: Option<Uuid>,
-    pub(crate) destination: &'a str,
-    pub(crate) key: Option<&'a str>,
-    pub(crate) name: &'a str,
-    pub(crate) body: &'a str,
-    pub(crate) headers: Option<&'a str>,
+pub struct Hand<'a> {
+    /// The message id; a new one when none is given.
+    pub id: Option<Uuid>,
+    /// `queue:NAME` or `topic:NAME`, or something that is neither.
+    pub destination: &'a str,
+    /// The ordering key.
+    pub key: Option<&'a str>,
+    /// The message name.
+    pub name: &'a str,
+    /// The body.
+    pub body: &'a str,
+    /// The headers as JSON.
+    pub headers: Option<&'a str>,
 }
 
 impl<'a> Hand<'a> {
-    pub(crate) fn new(destination: &'a str, key: &'a str, body: &'a str) -> Self {
+    /// A row with a key.
+    pub fn new(destination: &'a str, key: &'a str, body: &'a str) -> Self {
         Self { id: None, destination, key: Some(key), name: "orders.placed", body, headers: None }
     }
 }

@@ -1,0 +1,3 @@
+-- SQLite has no roles: whoever may write the file may do everything. Give the file, its -wal and its -shm a group that the
+-- application, the relay and the operators are in, and nobody else:
+--   chgrp orders orders.db* && chmod 660 orders.db*

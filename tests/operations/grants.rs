@@ -1,0 +1,189 @@
+//! `barid-relay grants print`: each role can do its work with what is printed, and not the work of another.
+
+#![allow(clippy::unwrap_used)] // a test
+
+use barid_tests::place::{Hand, Kind, PATIENCE, Place};
+use barid_tests::{Process, eventually, names};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
+use url::Url;
+
+struct Roles {
+    app: String,
+    relay: String,
+    operator: String,
+}
+
+impl Roles {
+    fn new() -> Self {
+        // MariaDB's names of users have at most 80 characters, MySQL's 32.
+        let name = |what: &str| {
+            let unique = names::unique(what).replace(['-', '.'], "_");
+            let end = unique.len() - 12;
+            format!("{what}_{}", &unique[end..])
+        };
+        Self { app: name("app"), relay: name("relay"), operator: name("operator") }
+    }
+
+    fn all(&self) -> [&str; 3] {
+        [&self.app, &self.relay, &self.operator]
+    }
+}
+
+async fn printed(place: &Place, roles: &Roles, dialect: &str) -> String {
+    let arguments = ["grants", "print", "--dialect", dialect, "--app", &roles.app, "--relay", &roles.relay];
+    let mut process = Process::relay([&arguments[..], &["--operator", &roles.operator]].concat());
+    let status = process.ended(PATIENCE).await;
+    let said = process.log().join("\n");
+    assert!(status.success(), "{said}");
+    assert!(place.kind == Kind::Sqlite || roles.all().iter().all(|role| said.contains(*role)), "{said}");
+    said
+}
+
+fn as_role(place: &Place, role: &str) -> String {
+    let mut url = Url::parse(&place.url).unwrap();
+    url.set_username(role).unwrap();
+    url.set_password(Some("x")).unwrap();
+    url.into()
+}
+
+/// What may be done, and what may not.
+async fn may(place: &Place, role: &str, allowed: &[&str], refused: &[&str]) {
+    let url = as_role(place, role);
+    for (statement, expected) in
+        allowed.iter().map(|text| (text, true)).chain(refused.iter().map(|text| (text, false)))
+    {
+        let text = sqlx::raw_sql(AssertSqlSafe((*statement).to_owned()));
+        let done = match place.kind {
+            Kind::Postgres => PgConnection::connect(&url).await.unwrap().execute(text).await.map(drop),
+            _ => MySqlConnection::connect(&url).await.unwrap().execute(text).await.map(drop),
+        };
+        assert_eq!(done.is_ok(), expected, "{:?} {role}: {statement}: {done:?}", place.kind);
+        if let Err(error) = done {
+            let said = error.to_string();
+            assert!(said.contains("denied"), "refused for another reason: {statement}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_role_can_do_its_work_and_no_other() {
+    for kind in [Kind::Postgres, Kind::MariaDb] {
+        let (place, roles) = (Place::new(kind).await, Roles::new());
+        let (dialect, create) = match kind {
+            Kind::Postgres => ("postgres", "CREATE ROLE {} LOGIN PASSWORD 'x'"),
+            _ => ("mysql", "CREATE USER '{}'@'%' IDENTIFIED BY 'x'"),
+        };
+        for role in roles.all() {
+            place.execute(&create.replace("{}", role)).await;
+        }
+        place.execute(&printed(&place, &roles, dialect).await).await;
+        let id = if kind == Kind::Postgres { "gen_random_uuid()" } else { "UNHEX(REPLACE(UUID(), '-', ''))" };
+        let name = if kind == Kind::Postgres { "type" } else { "`type`" };
+        let insert = format!(
+            "INSERT INTO outbox (id, destination, aggregatetype, aggregateid, {name}, payload) VALUES ({id}, 'queue:{}', \
+             'order', 'a', 'm', '1')",
+            place.there
+        );
+        may(
+            &place,
+            &roles.app,
+            &[&insert],
+            &[
+                "SELECT * FROM outbox",
+                "DELETE FROM outbox",
+                "UPDATE outbox SET destination = 'x'",
+                "SELECT * FROM relay_parked",
+            ],
+        )
+        .await;
+        // A relay that logs in with its role publishes what the application wrote, and parks what cannot be delivered.
+        place.insert(&Hand::new("topic:nowhere", "b", "{}")).await;
+        let config = std::fs::read_to_string(place.config()).unwrap();
+        let section = format!("[source.main]\nurl = {:?}", place.url);
+        let as_relay =
+            config.replace(&section, &format!("[source.main]\nurl = {:?}", as_role(&place, &roles.relay)));
+        assert_ne!(as_relay, config);
+        std::fs::write(place.config(), &as_relay).unwrap();
+        let relay = place.relay();
+        assert_eq!(place.received(&place.there, 1).await.len(), 1);
+        place.until_parked(1).await;
+        let (code, said) = place.command(&["doctor"]).await;
+        assert!(code == 0 && !said.contains("grants") && !said.contains("role"), "{kind:?}: {code}\n{said}");
+        may(
+            &place,
+            &roles.relay,
+            &[],
+            &[
+                "UPDATE outbox SET payload = NULL",
+                "INSERT INTO relay_audit (source) VALUES ('x')",
+                "CREATE TABLE t (id INT)",
+            ],
+        )
+        .await;
+        // An operator lists it and sends it again; the relay, still at work, parks it once more.
+        let as_operator =
+            config.replace(&section, &format!("[source.main]\nurl = {:?}", as_role(&place, &roles.operator)));
+        std::fs::write(place.config(), &as_operator).unwrap();
+        let (code, said) = place.parked(&["list"]).await;
+        assert!(code == 0 && said.contains("topic:nowhere"), "{code}\n{said}");
+        let (code, said) = place.parked(&["retry", "--all", "--reason", "tried"]).await;
+        assert_eq!(code, 0, "{said}");
+        let poison = "SELECT count(*) FROM relay_parked WHERE state = 'poison'";
+        eventually(PATIENCE, "it is parked again", async || place.number(poison).await == 1).await;
+        assert_eq!(place.command(&["status", "--source", "main"]).await.0, 0);
+        may(
+            &place,
+            &roles.operator,
+            &["SELECT * FROM relay_audit"],
+            &[
+                "DELETE FROM relay_audit",
+                "DELETE FROM outbox",
+                "UPDATE relay_source SET epoch = 9",
+                "UPDATE relay_audit SET who = 'x'",
+            ],
+        )
+        .await;
+        assert!(relay.terminate(PATIENCE).await.0.success());
+        for role in roles.all() {
+            let drop = match kind {
+                Kind::Postgres => format!("DROP OWNED BY {role}; DROP ROLE {role}"),
+                _ => format!("DROP USER '{role}'@'%'"),
+            };
+            place.execute(&drop).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_is_no_plain_name_is_refused_and_help_tells_a_newcomer_what_there_is() {
+    let place = Place::new(Kind::Sqlite).await;
+    let roles = Roles::new();
+    assert!(printed(&place, &roles, "sqlite").await.contains("chmod 660"));
+    let run = async |arguments: &[&str]| {
+        let mut process = Process::relay(arguments);
+        let status = process.ended(PATIENCE).await;
+        (status.code().unwrap_or(-1), process.log().join("\n"))
+    };
+    let (code, said) =
+        run(&["grants", "print", "--dialect", "postgres", "--app", "x\"; DROP TABLE outbox"]).await;
+    assert!(code == 2 && said.contains("is no plain name"), "{code} {said}");
+    let (code, help) = run(&["--help"]).await;
+    assert_eq!(code, 0);
+    for command in
+        ["run", "check", "status", "doctor", "schema", "grants", "parked", "version", "completions"]
+    {
+        let line = |line: &str| line.split_whitespace().next() == Some(command);
+        assert!(help.lines().any(line), "{command} is not in\n{help}");
+        assert_eq!(run(&[command, "--help"]).await.0, 0, "{command}");
+    }
+    let (code, said) = run(&["version", "--output", "json"]).await;
+    let version: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert!(code == 0 && version["features"].as_array().unwrap().contains(&"postgres".into()), "{said}");
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script) = run(&["completions", shell]).await;
+        assert!(
+            code == 0 && script.contains("doctor") && script.contains("barid-relay"),
+            "{shell}: {script}"
+        );
+    }
+}
