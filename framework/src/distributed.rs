@@ -71,9 +71,10 @@ pub use unit::{CommitReport, DistributedUnitOfWork, ParticipantId};
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use crate::store::distributed::{
-    branch::{BranchGuard, SqlBranch, SqlResource},
+    branch::{SqlBranch, SqlResource},
     events::{EventStoreParticipant, EventStoreResource, SqlBranchEvents},
     examine::examine,
+    guard::BranchGuard,
     home::{HomeGuard, SqlHome},
     last::{SqlLast, SqlLastResource},
     log::SqlDecisionLog,

@@ -177,12 +177,26 @@ impl DistributedUnitOfWork {
         self.machine = Some(Arc::new(Mutex::new(machine)));
         self.phase(|machine| {
             async move {
-                machine.drive(Input::Begin).await?;
+                // The log and the branches at the same time: what has to wait for the log is the first prepare. What is itself a
+                // commit point comes after them: it may hold the only connection, or the lock, that the log needs.
+                let opening = open(machine, BranchKind::TwoPhase);
+                let (recorded, mut opened) = tokio::join!(machine.drive(Input::Begin), opening);
+                recorded?;
                 if machine.core.phase != Phase::Active {
+                    close(machine, &opened).await;
                     let reason = machine.cause.take().unwrap_or_default();
                     return Err(DistributedError::Aborted { gid: machine.gid, reason });
                 }
-                let opened = open(machine).await;
+                if opened.iter().all(|(_, opened)| opened.is_ok()) {
+                    opened.extend(open(machine, BranchKind::Last).await);
+                }
+                for (at, _) in opened.iter().filter(|(_, opened)| opened.is_err()) {
+                    machine.watch.not_opened(*at);
+                }
+                let opened = match opened.into_iter().try_for_each(|(_, opened)| opened) {
+                    Ok(()) => open_home(machine).await,
+                    failed => failed,
+                };
                 if opened.is_err() {
                     machine.drive(Input::Rollback).await?;
                 }
@@ -324,21 +338,40 @@ impl DistributedUnitOfWork {
     }
 }
 
-/// Opens the home and the branches, in their order.
-async fn open(machine: &mut Machine) -> Result<(), DistributedError> {
-    if let Some(home) = machine.home.clone() {
-        home.begin().await.map_err(DistributedError::Home)?;
+async fn open_home(machine: &Machine) -> Result<(), DistributedError> {
+    match &machine.home {
+        Some(home) => home.begin().await.map_err(DistributedError::Home),
+        None => Ok(()),
     }
-    for (at, part) in machine.parts.iter().enumerate() {
-        let opened =
-            tokio::time::timeout(limits::CALL_TIMEOUT, part.participant.begin(&machine.branch(at))).await;
-        let opened = opened.unwrap_or_else(|_| Err(RmError::Retryable("no answer in time".to_owned())));
-        if let Err(cause) = opened {
-            machine.watch.not_opened(at);
-            return Err(DistributedError::Branch { name: part.record.name.clone(), cause });
+}
+
+type Opened = Vec<(usize, Result<(), DistributedError>)>;
+
+/// Opens the branches of this kind, all at once; by place, how that went.
+fn open(machine: &Machine, kind: BranchKind) -> impl Future<Output = Opened> + Send + 'static {
+    let open = |(at, part): (usize, &Part)| {
+        let (participant, name) = (Arc::clone(&part.participant), part.record.name.clone());
+        let branch = machine.branch(at);
+        async move {
+            let opened = tokio::time::timeout(limits::CALL_TIMEOUT, participant.begin(&branch)).await;
+            let opened = opened.unwrap_or_else(|_| Err(RmError::Retryable("no answer in time".to_owned())));
+            (at, opened.map_err(|cause| DistributedError::Branch { name, cause }))
+        }
+    };
+    let chosen = machine.parts.iter().enumerate().filter(|(_, part)| part.record.kind == kind);
+    futures::future::join_all(chosen.map(open).collect::<Vec<_>>())
+}
+
+/// Rolls back what was opened for a transaction that the log did not take: nobody was asked to prepare.
+async fn close(machine: &Machine, opened: &Opened) {
+    for (at, _) in opened.iter().filter(|(_, opened)| opened.is_ok()) {
+        let Some(part) = machine.parts.get(*at) else { continue };
+        let (gid, branch, id) = (machine.gid, part.record.name.as_str(), machine.branch(*at));
+        let closed = part.participant.rollback(&id);
+        if !matches!(tokio::time::timeout(limits::CALL_TIMEOUT, closed).await, Ok(Ok(_))) {
+            tracing::warn!(target: "transactions", %gid, branch, "not rolled back: it ends with its connection");
         }
     }
-    Ok(())
 }
 
 /// How a transaction ended, for the caller.

@@ -5,7 +5,6 @@
 
 use std::{
     fmt,
-    ops::{Deref, DerefMut},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -18,10 +17,10 @@ use super::{
     kept::Kept,
     statement::{Opening, Statement, Writes},
 };
-use crate::{
-    error::{Error, Result},
-    transport::OutgoingRow,
-};
+use crate::{error::Result, transport::OutgoingRow};
+
+mod savepoint;
+pub use savepoint::Savepoint;
 
 /// A connection inside an open unit of work. Pass `&mut *db` where sqlx wants an executor.
 ///
@@ -39,6 +38,8 @@ pub struct UnitConnection<DB: Backend> {
     /// Whether several messages share the transaction, so that none of them may end it.
     shared: bool,
     poisoned: AtomicBool,
+    /// Whether a statement is known to have changed rows. That none is known says nothing.
+    wrote: AtomicBool,
     savepoints: u32,
 }
 
@@ -50,6 +51,7 @@ impl<DB: Backend> UnitConnection<DB> {
             prepared: Prepared::Unknown,
             shared: false,
             poisoned: AtomicBool::new(false),
+            wrote: AtomicBool::new(false),
             savepoints: 0,
         }
     }
@@ -147,15 +149,40 @@ impl<DB: Backend> UnitConnection<DB> {
         answer
     }
 
+    /// Sends one text that is a whole transaction, BEGIN and COMMIT included. What was refused is rolled back.
+    pub(super) async fn whole(&mut self, text: &Statement) -> Result<(), sqlx::Error> {
+        self.open = true;
+        match DB::ask(self.live()?, text).await {
+            Ok(_) => {
+                self.open = false;
+                Ok(())
+            }
+            Err(error) => {
+                if DB::verdict(&error) == Verdict::Refused {
+                    // The connection is severed when this fails, which rolls back too.
+                    drop(self.roll_back().await);
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Nothing is open on it any more: what was is prepared, and belongs to nobody.
     #[cfg(feature = "postgres")]
     pub(super) fn ended(&mut self) {
         self.open = false;
     }
 
+    /// Whether a statement is known to have changed rows.
+    #[cfg(feature = "postgres")]
+    pub(super) fn wrote(&self) -> bool {
+        self.wrote.load(Ordering::Relaxed)
+    }
+
     pub(super) async fn insert_outbox(&mut self, rows: &[OutgoingRow]) -> Result<(), sqlx::Error> {
         let answer = DB::insert_outbox(self.live()?, rows).await;
         poison(&self.poisoned, answer.is_err());
+        poison(&self.wrote, answer.is_ok());
         answer
     }
 
@@ -220,23 +247,30 @@ where
         'c: 'e,
         E: 'q + Execute<'q, DB>,
     {
-        let UnitConnection { connection, poisoned, shared, .. } = self;
+        let UnitConnection { connection, poisoned, shared, wrote, .. } = self;
         let Some(connection) = connection.as_deref_mut() else {
             return futures::stream::once(async { Err(sqlx::Error::PoolClosed) }).boxed();
         };
-        let poisoned = &*poisoned;
+        let (poisoned, wrote) = (&*poisoned, &*wrote);
+        let mut rows = false;
+        let look = move |step: &Result<Either<DB::QueryResult, DB::Row>, sqlx::Error>| match step {
+            Ok(Either::Right(_)) => rows = true,
+            // A statement without rows that affected some.
+            Ok(Either::Left(result)) => {
+                poison(wrote, !std::mem::take(&mut rows) && DB::affected(result) > 0);
+            }
+            Err(_) => poison(poisoned, true),
+        };
         if *shared {
             return match Inspected::new(query) {
-                Ok(query) => {
-                    connection.fetch_many(query).inspect(move |step| poison(poisoned, step.is_err())).boxed()
-                }
+                Ok(query) => connection.fetch_many(query).inspect(look).boxed(),
                 Err(refused) => {
                     poison(poisoned, true);
                     futures::stream::once(async { Err(refused) }).boxed()
                 }
             };
         }
-        connection.fetch_many(query).inspect(move |step| poison(poisoned, step.is_err())).boxed()
+        connection.fetch_many(query).inspect(look).boxed()
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(
@@ -287,61 +321,10 @@ where
     }
 }
 
-fn poison(poisoned: &AtomicBool, failed: bool) {
-    if failed {
-        poisoned.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A nested scope of a unit of work. See [`UnitConnection::savepoint`].
-#[must_use = "a savepoint that is neither released nor rolled back fails the message"]
-pub struct Savepoint<'a, DB: Backend> {
-    unit: &'a mut UnitConnection<DB>,
-    depth: u32,
-    poisoned_before: bool,
-}
-
-impl<DB: Backend> Savepoint<'_, DB> {
-    /// Keeps what was done since the savepoint.
-    ///
-    /// # Errors
-    /// When a statement since the savepoint failed (roll back instead), or the database refuses.
-    pub async fn release(self) -> Result<()> {
-        if self.unit.savepoints != self.depth
-            || (self.unit.poisoned.load(Ordering::Relaxed) && !self.poisoned_before)
-        {
-            return Err(Error::new("a statement since the savepoint failed: roll the savepoint back"));
-        }
-        let text = format!("RELEASE SAVEPOINT barid_{}", self.depth);
-        DB::simple(self.unit.live()?, text).await?;
-        self.unit.savepoints = self.depth - 1;
-        Ok(())
-    }
-
-    /// Undoes what was done since the savepoint; failures since then no longer poison the unit.
-    ///
-    /// # Errors
-    /// When the database refuses or is gone.
-    pub async fn rollback(self) -> Result<()> {
-        let text = format!("ROLLBACK TO SAVEPOINT barid_{0};RELEASE SAVEPOINT barid_{0}", self.depth);
-        DB::simple(self.unit.live()?, text).await?;
-        self.unit.savepoints = self.depth - 1;
-        self.unit.poisoned.store(self.poisoned_before, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-impl<DB: Backend> Deref for Savepoint<'_, DB> {
-    type Target = UnitConnection<DB>;
-
-    fn deref(&self) -> &Self::Target {
-        self.unit
-    }
-}
-
-impl<DB: Backend> DerefMut for Savepoint<'_, DB> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.unit
+/// Sets a flag that stays set.
+fn poison(flag: &AtomicBool, set: bool) {
+    if set {
+        flag.store(true, Ordering::Relaxed);
     }
 }
 

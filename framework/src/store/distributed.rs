@@ -20,7 +20,7 @@ pub mod events;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod examine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-mod guard;
+pub mod guard;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod home;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -31,6 +31,8 @@ pub mod log;
 mod markers;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod opened;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod two_phase;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod unit;
 
@@ -44,6 +46,9 @@ pub trait DtxRows: Database {
     /// As status and log call it.
     const RESOURCE_TYPE: &'static str;
 
+    /// Begins a transaction that writes.
+    const BEGIN: &'static str;
+
     /// Appends the time that is so many milliseconds from now.
     fn later(statement: Statement, millis: i64) -> Statement;
 
@@ -55,6 +60,9 @@ pub trait DtxRows: Database {
 
     /// Appends the milliseconds since 1970 of a column that holds a time; NULL stays NULL.
     fn since_1970(statement: Statement, column: &'static str) -> Statement;
+
+    /// How many rows a statement affected.
+    fn affected(result: &Self::QueryResult) -> u64;
 
     /// Text of a column.
     ///

@@ -64,11 +64,15 @@ impl<DB: Backend> Kept<DB> {
         self.cannot_prepare.store(true, Ordering::Relaxed);
     }
 
+    /// A kept connection, which nobody has tested since it was used.
+    pub(crate) fn pop(&self) -> Option<PoolConnection<DB>> {
+        self.idle().connections.pop().map(|(connection, _)| connection)
+    }
+
     /// A kept connection (`true`), or a tested one from the pool.
     pub(crate) async fn take(&self) -> Result<(PoolConnection<DB>, bool)> {
-        let kept = self.idle().connections.pop();
-        match kept {
-            Some((connection, _)) => Ok((connection, true)),
+        match self.pop() {
+            Some(connection) => Ok((connection, true)),
             // Boxed: sqlx's future is large, and this one is part of every message's.
             None => Ok((Box::pin(self.acquire()).await?, false)),
         }

@@ -70,6 +70,13 @@ impl Statement {
         self.with(Part::Sql(sql))
     }
 
+    /// Goes on with another statement, after a semicolon.
+    pub(crate) fn then(mut self, next: Self) -> Self {
+        self.0.push(Part::Sql(";"));
+        self.0.extend(next.0);
+        self
+    }
+
     pub(crate) fn id(self, id: Uuid) -> Self {
         self.with(Part::Id(id))
     }

@@ -9,6 +9,7 @@
 
 mod backlog;
 mod bare;
+mod distributed;
 mod drain;
 mod handle;
 mod held_snapshot;
@@ -50,6 +51,8 @@ enum Bench {
     Backlog(backlog::Options),
     /// Bytes of write-ahead log of an event against a bare INSERT and DELETE.
     Wal(wal::Options),
+    /// A transaction over two databases against the same statements with PREPARE and COMMIT PREPARED by hand.
+    Distributed(distributed::Options),
     /// Queries a second of a relay that has nothing to do.
     Idle(idle::Options),
     /// The relay itself, for the benches that look at its process.
@@ -70,6 +73,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Bench::HeldSnapshot(options) => held_snapshot::run(&options).await?,
         Bench::Backlog(options) => backlog::run(&options).await?,
         Bench::Wal(options) => wal::run(&options).await?,
+        Bench::Distributed(options) => distributed::run(&options).await?,
         Bench::Idle(options) => idle::run(&options).await?,
         Bench::Relay { config } => {
             let arguments = ["barid-relay".into(), "run".into(), "--config".into(), OsString::from(config)];

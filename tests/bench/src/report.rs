@@ -13,6 +13,7 @@ pub(crate) struct Report {
     unit: &'static str,
     rounds: Vec<Round>,
     conditions: Map<String, Value>,
+    notes: Vec<String>,
 }
 
 /// Figures of one round: what is compared, and what else was measured in it.
@@ -34,7 +35,7 @@ impl Round {
 
 impl Report {
     pub(crate) fn new(bench: &'static str) -> Self {
-        Self { bench, unit: "/s", rounds: Vec::new(), conditions: Map::new() }
+        Self { bench, unit: "/s", rounds: Vec::new(), conditions: Map::new(), notes: Vec::new() }
     }
 
     /// The same with figures in another unit.
@@ -53,6 +54,11 @@ impl Report {
         self.conditions.insert(name.to_owned(), value.into());
     }
 
+    /// Says something on a line of its own, below the table.
+    pub(crate) fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
     pub(crate) fn round(&mut self, round: Round) {
         eprintln!(
             "{}: round {}: ours {} {unit}, bare {} {unit}, ratio {:.3}",
@@ -69,6 +75,9 @@ impl Report {
     /// The table, then the line for machines.
     pub(crate) fn print(&self) {
         println!("{}", self.table());
+        for note in &self.notes {
+            println!("{note}");
+        }
         println!("{}", self.json());
     }
 
@@ -150,6 +159,11 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
         n if n % 2 == 1 => values[n / 2],
         n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
     }
+}
+
+/// The medians of two columns.
+pub(crate) fn medians_of(pairs: &[(f64, f64)]) -> (f64, f64) {
+    (median(pairs.iter().map(|(one, _)| *one)), median(pairs.iter().map(|(_, other)| *other)))
 }
 
 /// How many a second.

@@ -78,6 +78,11 @@ fn wal() {
 }
 
 #[test]
+fn distributed() {
+    check("distributed", &["--transactions", "40", "--in-flight", "4", "--slices", "2"]);
+}
+
+#[test]
 fn idle() {
     for database in ["postgres", "mariadb"] {
         check("idle", &["--database", database, "--settle", "1", "--seconds", "8"]);

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use sqlx::Pool;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-pub use super::guard::BranchGuard;
+use super::guard::BranchGuard;
 use super::markers;
 use crate::{
     distributed::{
@@ -18,68 +18,21 @@ use crate::{
     },
     error::{Error, Result},
     limits,
-    store::{backend::Backend, connection::UnitConnection},
+    store::{
+        backend::{Backend, Verdict},
+        connection::UnitConnection,
+        kept::Kept,
+    },
     transport::OutgoingRow,
 };
 
-mod guard;
-pub use guard::BranchGuard;
-
-/// A database whose transactions can be prepared.
-pub trait TwoPhase: Backend {
-    /// Opens the transaction of a branch.
-    fn begin(
-        connection: &mut UnitConnection<Self>,
-        branch: &BranchId,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
-
-    /// Writes the marker and prepares. A connection that is not open afterwards is clean; [`TwoPhase::KEEPS_SESSION`] says what
-    /// else may be done with it.
-    fn prepare(
-        connection: &mut UnitConnection<Self>,
-        branch: &BranchId,
-    ) -> impl Future<Output = Result<Vote, RmError>> + Send;
-
-    /// Whether a prepared transaction belongs to its session until that ends.
-    const KEEPS_SESSION: bool;
-
-    /// Ends a prepared branch by its name. `None`: there is no such branch.
-    fn end(
-        connection: &mut UnitConnection<Self>,
-        branch: &BranchId,
-        decision: Decision,
-    ) -> impl Future<Output = Result<Option<Ack>, RmError>> + Send;
-
-    /// The branches of this log that are prepared.
-    fn prepared(
-        connection: &mut UnitConnection<Self>,
-        coordinator: CoordinatorId,
-    ) -> impl Future<Output = Result<Vec<BranchId>, sqlx::Error>> + Send;
-
-    /// Why it can never be prepared as it is set up, with the remedy. Asked once in a process, before the first branch is opened.
-    fn unfit(
-        connection: &mut UnitConnection<Self>,
-    ) -> impl Future<Output = Result<Option<String>, sqlx::Error>> + Send;
-
-    /// Why it cannot be prepared now, with the remedy, or what it is.
-    fn examine(
-        connection: &mut UnitConnection<Self>,
-    ) -> impl Future<Output = Result<Result<String, String>, sqlx::Error>> + Send;
-
-    /// How many prepared transactions there are.
-    fn pressure(
-        connection: &mut UnitConnection<Self>,
-    ) -> impl Future<Output = Result<Pressure, sqlx::Error>> + Send;
-
-    /// Classifies what a statement of phase two said.
-    fn classify(error: &sqlx::Error) -> RmError;
-}
+pub use super::two_phase::TwoPhase;
 
 /// A database that takes part by being prepared. Give it to the [`Coordinator`](crate::distributed::Coordinator) of every process,
 /// and take a [`branch`](Self::branch) of it for each transaction.
 pub struct SqlResource<DB: TwoPhase> {
     id: ResourceId,
-    pool: Pool<DB>,
+    kept: Arc<Kept<DB>>,
     /// Set once it is known that it can be prepared.
     fit: tokio::sync::OnceCell<()>,
 }
@@ -89,7 +42,7 @@ impl<DB: TwoPhase> SqlResource<DB> {
     /// too: only who prepared a branch may end it.
     #[must_use]
     pub fn new(id: ResourceId, pool: Pool<DB>) -> Arc<Self> {
-        Arc::new(Self { id, pool, fit: tokio::sync::OnceCell::new() })
+        Arc::new(Self { id, kept: Kept::new(pool), fit: tokio::sync::OnceCell::new() })
     }
 
     /// The branch of one transaction.
@@ -116,13 +69,13 @@ impl<DB: TwoPhase> SqlResource<DB> {
     }
 
     async fn end(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
-        let mut connection = hold(&self.pool).await?;
+        let mut connection = hold(self.kept.pool()).await?;
         if let Some(ack) = DB::end(&mut connection, branch, decision).await? {
             return Ok(ack);
         }
         match decision {
-            Decision::Abort => markers::tombstone(&self.pool, branch).await,
-            Decision::Commit => match markers::marked(&self.pool, branch).await?.as_deref() {
+            Decision::Abort => markers::tombstone(self.kept.pool(), branch).await,
+            Decision::Commit => match markers::marked(self.kept.pool(), branch).await?.as_deref() {
                 Some("branch") => Ok(Ack::Done),
                 _ => Ok(Ack::Heuristic(Heuristic::RolledBack)),
             },
@@ -143,7 +96,7 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
     }
 
     async fn prepared(&self, coordinator: CoordinatorId) -> Result<Vec<BranchId>, RmError> {
-        let mut connection = hold(&self.pool).await?;
+        let mut connection = hold(self.kept.pool()).await?;
         DB::prepared(&mut connection, coordinator).await.map_err(|error| DB::classify(&error))
     }
 
@@ -152,14 +105,14 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
     }
 
     async fn forget(&self, branch: &BranchId) -> Result<(), RmError> {
-        markers::forget(&self.pool, branch).await
+        markers::forget(self.kept.pool(), branch).await
     }
 
     async fn health(&self) -> Health {
         let asked = Instant::now();
         let look = async {
-            DB::check_schema(&self.pool).await.map_err(|error| error.to_string())?;
-            let mut connection = hold(&self.pool).await.map_err(|error| error.to_string())?;
+            DB::check_schema(self.kept.pool()).await.map_err(|error| error.to_string())?;
+            let mut connection = hold(self.kept.pool()).await.map_err(|error| error.to_string())?;
             DB::examine(&mut connection).await.map_err(|error| error.to_string())?
         };
         let found = look.await;
@@ -168,7 +121,7 @@ impl<DB: TwoPhase> Resource for SqlResource<DB> {
     }
 
     async fn pressure(&self) -> Result<Pressure, RmError> {
-        let mut connection = hold(&self.pool).await?;
+        let mut connection = hold(self.kept.pool()).await?;
         DB::pressure(&mut connection).await.map_err(|error| DB::classify(&error))
     }
 }
@@ -288,12 +241,13 @@ impl<DB: TwoPhase> SqlBranch<DB> {
         }
         match DB::prepare(&mut connection, branch).await {
             Ok(Vote::Prepared) => {
-                if DB::KEEPS_SESSION {
-                    *place = Some(connection);
-                }
+                *place = Some(connection);
                 Ok(Vote::Prepared)
             }
-            Ok(Vote::ReadOnly) => Ok(Vote::ReadOnly),
+            Ok(Vote::ReadOnly) => {
+                connection.give_back(&self.resource.kept);
+                Ok(Vote::ReadOnly)
+            }
             other => {
                 connection.close_hard().await;
                 other
@@ -312,13 +266,16 @@ impl<DB: TwoPhase> SqlBranch<DB> {
             // Nobody has sent a prepare, and with this connection nobody will.
             if DB::KEEPS_SESSION || connection.roll_back().await.is_err() {
                 connection.close_hard().await;
+            } else {
+                connection.give_back(&self.resource.kept);
             }
             return Ok(Ack::Done);
         }
-        // A session that has prepared the branch can end it, and while it lives nobody else can.
+        // The session that has prepared the branch can end it; on MariaDB nobody else can while it lives.
         if stage == Stage::Prepared
             && let Ok(Some(ack)) = DB::end(&mut connection, branch, decision).await
         {
+            connection.give_back(&self.resource.kept);
             return Ok(ack);
         }
         // What is open on it ends with it, and may be prepared all the same: from here on its name is all that counts.
@@ -338,9 +295,20 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
     }
 
     async fn begin(&self, branch: &BranchId) -> Result<(), RmError> {
-        let mut connection = hold(&self.resource.pool).await?;
+        let kept = tokio::time::timeout(limits::CALL_TIMEOUT, self.resource.kept.take()).await;
+        let kept = kept.map_err(|_| RmError::Retryable("no connection in time".to_owned()))?;
+        let (connection, reused) = kept.map_err(|error| RmError::Retryable(error.to_string()))?;
+        let mut connection = UnitConnection::hold(connection);
         self.resource.check(&mut connection).await?;
-        DB::begin(&mut connection, branch).await.map_err(|error| DB::classify(&error))?;
+        match DB::begin(&mut connection, branch).await {
+            // A connection that nobody tested since its last use may have died meanwhile; nothing was begun on it.
+            Err(error) if reused && DB::verdict(&error) == Verdict::Unknown => {
+                connection = hold(self.resource.kept.pool()).await?;
+                DB::begin(&mut connection, branch).await
+            }
+            begun => begun,
+        }
+        .map_err(|error| DB::classify(&error))?;
         *self.open.lock().await = Some(connection);
         Ok(())
     }

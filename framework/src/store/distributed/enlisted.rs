@@ -15,7 +15,10 @@ use std::{
 
 use tokio::sync::Mutex;
 
-use super::branch::{BranchGuard, SqlBranch, SqlResource, TwoPhase};
+use super::{
+    branch::{SqlBranch, SqlResource, TwoPhase},
+    guard::BranchGuard,
+};
 use crate::{
     distributed::{
         BranchId, Coordinator, Gid, Health, Label, Resource, ResourceId, RmError, TransactionParticipant,

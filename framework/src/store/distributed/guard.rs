@@ -1,4 +1,4 @@
-//! The connection of a branch while somebody works on it.
+//! The connection of a branch in the hands of whoever works in it.
 
 use std::ops::{Deref, DerefMut};
 

@@ -21,14 +21,12 @@ use crate::{
     },
     error::Error,
     store::{
-        backend::Backend,
+        backend::{Backend, Verdict},
         connection::UnitConnection,
         contention,
         kept::Kept,
-        statement::{Opening, Statement, Writes},
-        unit::SqlUnit,
+        statement::Statement,
     },
-    unit_of_work::{CommitError, Unit as _},
 };
 
 /// The tables `dtx_*` of one database, which is the home of the transactions that it decides.
@@ -94,22 +92,32 @@ impl<DB: Backend> SqlDecisionLog<DB> {
         })
     }
 
-    /// Several writes in one transaction.
+    /// Several writes in one transaction, by one text.
     pub(super) async fn write(&self, statements: Vec<Statement>) -> Result<(), LogError> {
-        let (mut unit, _) =
-            SqlUnit::open(&self.kept, &Opening::default()).await.map_err(LogError::Refused)?;
-        unit.stage(Writes { outbox: Vec::new(), statements }).map_err(LogError::Refused)?;
-        match unit.commit().await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // The connection is closed when this fails, which rolls back too.
-                drop(unit.rollback().await);
-                Err(match error {
-                    CommitError::Failed(error) => LogError::Refused(error),
-                    CommitError::Unknown(error) => LogError::Unknown(error),
-                })
+        let text = statements.into_iter().fold(Statement::new(DB::BEGIN), Statement::then).sql(";COMMIT");
+        contention::run(|| self.send(&text)).await.map_err(|error| match error {
+            None => LogError::Unknown(Error::new("no answer in time")),
+            Some(error) if DB::verdict(&error) == Verdict::Refused => LogError::Refused(error.into()),
+            Some(error) => LogError::Unknown(error.into()),
+        })
+    }
+
+    async fn send(&self, text: &Statement) -> Result<(), sqlx::Error> {
+        let _writer = DB::writer(self.kept.pool()).await;
+        if let Some(connection) = self.kept.pop() {
+            let mut held = UnitConnection::hold(connection);
+            let answer = held.whole(text).await;
+            // It may have died since its last use, and then nobody has read the text: a text that was carried out all the same finds
+            // its rows there and is refused, or changes nothing a second time.
+            if !matches!(&answer, Err(error) if DB::verdict(error) == Verdict::Unknown) {
+                held.give_back(&self.kept);
+                return answer;
             }
         }
+        let mut held = UnitConnection::hold(self.kept.pool().acquire().await?);
+        let answer = held.whole(text).await;
+        held.give_back(&self.kept);
+        answer
     }
 
     async fn standing(&self, gid: Gid) -> Result<Option<Option<Decision>>, LogError> {

@@ -3,7 +3,7 @@
 use sqlx::{
     MySql, Row,
     error::DatabaseError,
-    mysql::{MySqlDatabaseError, MySqlRow},
+    mysql::{MySqlDatabaseError, MySqlQueryResult, MySqlRow},
 };
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ use crate::{
 
 impl DtxRows for MySql {
     const RESOURCE_TYPE: &'static str = "mysql";
+    const BEGIN: &'static str = "BEGIN";
     const READ_LOCKED: &'static str = " LOCK IN SHARE MODE";
 
     fn later(statement: Statement, millis: i64) -> Statement {
@@ -35,6 +36,10 @@ impl DtxRows for MySql {
 
     fn maybe_int(row: &MySqlRow, column: usize) -> Result<Option<i64>, sqlx::Error> {
         row.try_get(column)
+    }
+
+    fn affected(result: &MySqlQueryResult) -> u64 {
+        result.rows_affected()
     }
 
     fn text(row: &MySqlRow, column: usize) -> Result<Option<String>, sqlx::Error> {

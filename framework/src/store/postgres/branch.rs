@@ -18,7 +18,10 @@ use crate::{
     },
 };
 
-/// Asked with the release of the savepoint, which fails when the transaction was ended by hand. In a serializable transaction even a
+/// Fails when the transaction was ended by hand.
+const RELEASE: &str = "RELEASE SAVEPOINT barid_unit;";
+
+/// Asked with the release of the savepoint. In a serializable transaction even a
 /// branch that wrote nothing must hold what it has read until the others are decided.
 const WROTE: &str = "RELEASE SAVEPOINT barid_unit;SELECT pg_current_xact_id_if_assigned()IS NOT NULL \
                      OR current_setting('transaction_isolation')='serializable'";
@@ -32,30 +35,26 @@ impl TwoPhase for Postgres {
 
     async fn prepare(connection: &mut UnitConnection<Self>, branch: &BranchId) -> Result<Vote, RmError> {
         let no = |error: sqlx::Error| Ok(Vote::No { reason: refusal(&error) });
-        // Before PREPARE is sent every error, a lost connection too, means that the branch rolls back.
-        let wrote = match shared::answers::<Self>(
-            match connection.live() {
-                Ok(live) => live,
-                Err(error) => return no(error),
-            },
-            WROTE.to_owned(),
-        )
-        .await
-        {
-            Ok(answers) => answers.last().and_then(|(_, rows)| rows.first()?.try_get::<bool, _>(0).ok()),
-            Err(error) => return no(error),
-        };
-        if wrote == Some(false) {
-            return match connection.say("COMMIT".to_owned(), false).await {
-                Ok(()) => Ok(Vote::ReadOnly),
-                Err(error) => no(error),
-            };
-        }
         let mut text = String::new();
+        if connection.wrote() {
+            text.push_str(RELEASE);
+        } else {
+            // Before PREPARE is sent every error, a lost connection too, means that the branch rolls back.
+            match ask_whether_it_wrote(connection).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    return match connection.say("COMMIT".to_owned(), false).await {
+                        Ok(()) => Ok(Vote::ReadOnly),
+                        Err(error) => no(error),
+                    };
+                }
+                Err(error) => return no(error),
+            }
+        }
         marker(branch).render::<Text>(&mut text);
         // Letters, digits and a few signs, see `BranchId`.
         text.push_str(&format!(
-            ";PREPARE TRANSACTION '{branch}';SELECT 1 FROM pg_prepared_xacts WHERE gid='{branch}' AND database=current_database()"
+            ";PREPARE TRANSACTION '{branch}';SELECT 1 FROM pg_prepared_xact()WHERE gid='{branch}'"
         ));
         let live = match connection.live() {
             Ok(live) => live,
@@ -153,6 +152,13 @@ impl TwoPhase for Postgres {
     }
 }
 
+/// Asked when no statement is known to have written: it may have been a function that did.
+async fn ask_whether_it_wrote(connection: &mut UnitConnection<Postgres>) -> Result<bool, sqlx::Error> {
+    let answers = shared::answers::<Postgres>(connection.live()?, WROTE.to_owned()).await?;
+    let row = answers.last().and_then(|(_, rows)| rows.first()).ok_or(sqlx::Error::RowNotFound)?;
+    row.try_get(0)
+}
+
 pub(super) const DISABLED: &str = "prepared transactions are disabled on this server: set max_prepared_transactions to at least the number of \
                         transactions at once (and on its standbys), and restart it";
 pub(super) const EXHAUSTED: &str = "slots for prepared transactions are in use: look for forgotten ones in pg_prepared_xacts, or raise \
@@ -175,7 +181,7 @@ fn refusal(error: &sqlx::Error) -> String {
 /// Whether the server said that it did not prepare. It rolls back then.
 fn is_refused(error: &sqlx::Error) -> bool {
     let Some(code) = code(error) else { return false };
-    matches!(&*code, "55000" | "0A000" | "25P02" | "42710" | "42P01" | "42501")
+    matches!(&*code, "55000" | "0A000" | "25P01" | "25P02" | "3B001" | "42710" | "42P01" | "42501")
         || ["23", "40", "53"].iter().any(|class| code.starts_with(class)) && code != "40003"
 }
 

@@ -1,6 +1,10 @@
 //! The tables `dtx_*` on PostgreSQL.
 
-use sqlx::{Postgres, Row, error::DatabaseError, postgres::PgRow};
+use sqlx::{
+    Postgres, Row,
+    error::DatabaseError,
+    postgres::{PgQueryResult, PgRow},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -10,6 +14,7 @@ use crate::{
 
 impl DtxRows for Postgres {
     const RESOURCE_TYPE: &'static str = "postgres";
+    const BEGIN: &'static str = "BEGIN";
     const READ_LOCKED: &'static str = "";
 
     fn later(statement: Statement, millis: i64) -> Statement {
@@ -28,6 +33,10 @@ impl DtxRows for Postgres {
 
     fn maybe_int(row: &PgRow, column: usize) -> Result<Option<i64>, sqlx::Error> {
         row.try_get(column)
+    }
+
+    fn affected(result: &PgQueryResult) -> u64 {
+        result.rows_affected()
     }
 
     fn text(row: &PgRow, column: usize) -> Result<Option<String>, sqlx::Error> {

@@ -1,6 +1,10 @@
 //! The tables `dtx_*` on SQLite, which cannot be prepared: it is a home or a last resource.
 
-use sqlx::{Row, Sqlite, error::DatabaseError, sqlite::SqliteRow};
+use sqlx::{
+    Row, Sqlite,
+    error::DatabaseError,
+    sqlite::{SqliteQueryResult, SqliteRow},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -10,6 +14,7 @@ use crate::{
 
 impl DtxRows for Sqlite {
     const RESOURCE_TYPE: &'static str = "sqlite";
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const READ_LOCKED: &'static str = "";
 
     fn later(statement: Statement, millis: i64) -> Statement {
@@ -27,6 +32,10 @@ impl DtxRows for Sqlite {
 
     fn maybe_int(row: &SqliteRow, column: usize) -> Result<Option<i64>, sqlx::Error> {
         row.try_get(column)
+    }
+
+    fn affected(result: &SqliteQueryResult) -> u64 {
+        result.rows_affected()
     }
 
     fn text(row: &SqliteRow, column: usize) -> Result<Option<String>, sqlx::Error> {
