@@ -38,6 +38,7 @@ pub(crate) use append::Batch;
 use fault::Fault;
 pub use staged::{StagedEvents, StagedOutcome};
 pub use to_stage::StagedAppend;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) use to_stage::StagedAppends;
 
 /// What the tables of the event store need that differs between the databases.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use sqlx::Pool;
 
-use super::{EventStore, Fault, Work, append, append::Batch, counted, stored, to_stage::StagedAppend};
+use super::{EventStore, Fault, Work, append, append::Batch, stored, to_stage::StagedAppend};
 use crate::{
     error::Result as ReadyResult,
     event_store::{EventStoreError, StreamName},
@@ -130,7 +130,7 @@ impl<DB: Backend> StagedEvents<DB> {
             let (_, rows) = DB::ask(connection, &count).await?;
             let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
             let since = DB::maybe_int(row, 1)?.map(|millis| u64::try_from(millis).unwrap_or_default());
-            Ok((counted(DB::int(row, 0)?), since.map(std::time::Duration::from_millis)))
+            Ok((super::counted(DB::int(row, 0)?), since.map(std::time::Duration::from_millis)))
         });
         found.await
     }
