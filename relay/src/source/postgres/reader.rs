@@ -46,12 +46,13 @@ const WINDOW: &str = concat!(
 );
 
 /// A large window page by page, walking along `seq`: $1 = from, $2 = below, $3 = still running, $4 = ended, $5 = after, $6 =
-/// limit. IS TRUE keeps the planner from sorting the whole window for every page.
+/// limit. IS TRUE keeps the planner from sorting the whole window for every page; the sub-selects turn the texts into ids once, not for
+/// every row.
 const PAGE: &str = concat!(
     "SELECT NULL, NULL, NULL, ",
     columns!(),
-    " FROM outbox WHERE seq > $5 AND (xid < $2::text::xid8 AND xid <> ALL ($3::text::xid8[]) \
-     AND (xid >= $1::text::xid8 OR xid = ANY ($4::text::xid8[]))) IS TRUE ORDER BY seq LIMIT $6"
+    " FROM outbox WHERE seq > $5 AND (xid < (SELECT $2::text::xid8) AND xid <> ALL ((SELECT $3::text::xid8[])::xid8[]) \
+     AND (xid >= (SELECT $1::text::xid8) OR xid = ANY ((SELECT $4::text::xid8[])::xid8[]))) IS TRUE ORDER BY seq LIMIT $6"
 );
 
 /// One key as it is now: $1 = from, $2 and $3 = the key, $4 = limit.
