@@ -117,6 +117,7 @@ pub struct Capabilities {
     /// Where scheduled messages are kept.
     pub(crate) schedule: Option<Arc<dyn ScheduleStore>>,
     /// The other databases that handlers may ask for.
+    #[cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code))]
     pub(crate) branches: Vec<BranchOf>,
     /// What runs while the bus runs.
     pub(crate) background: Option<Arc<dyn Background>>,

@@ -84,6 +84,7 @@ impl DistributedUnitOfWork {
     }
 
     /// Takes an id that was used to open its branches.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn with_id(mut self, gid: Gid) -> Self {
         self.gid = gid;
         self

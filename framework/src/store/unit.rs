@@ -20,7 +20,7 @@ use super::{
     results::SqlResults,
     saga::SqlSagas,
     schedule::SqlScheduleStore,
-    statement::{Opening, Statement, Writes},
+    statement::{Opening, Writes},
 };
 use crate::{
     error::{Error, Result},
@@ -132,7 +132,8 @@ impl<DB: Backend> SqlUnit<DB> {
     }
 
     /// Writes that join the staged ones.
-    pub(super) fn add(&mut self, statements: Vec<Statement>) {
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn add(&mut self, statements: Vec<super::statement::Statement>) {
         self.writes.statements.extend(statements);
     }
 

@@ -3,9 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use barid::transport::{Transport, sql::SqlQueue};
+#[cfg(any(feature = "rabbitmq", feature = "kafka"))]
 use secrecy::ExposeSecret;
 
-use super::{CONNECTIONS, SetupError, address, file_or_value, open};
+#[cfg(feature = "kafka")]
+use super::file_or_value;
+use super::{CONNECTIONS, SetupError, address, open};
 use crate::config::{Config, SinkConfig, SinkKind};
 
 /// Makes the transport of a sink.

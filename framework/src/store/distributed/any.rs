@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use super::branch::SqlResource;
+#[cfg(feature = "sqlite")]
+use super::last::SqlLastResource;
 use super::{
-    branch::SqlResource,
     events::{EventStoreResource, classify},
-    last::SqlLastResource,
     log::SqlDecisionLog,
 };
 use crate::{

@@ -2,18 +2,23 @@
 //!
 //! Looks only. Every look is bounded in time, and one that fails is a finding itself.
 
+#[cfg(feature = "postgres")]
+use crate::distributed::finding::Severity;
 use crate::{
-    distributed::finding::{Finding, Part, Severity},
+    distributed::finding::{Finding, Part},
     limits,
     store::{pool::AnyPool, schema},
 };
 
 /// A table, a column of it, and what has to be possible there.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 type Right = (&'static str, &'static str, &'static [&'static str]);
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 const ALL: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE"];
 
 /// What a home needs.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 const HOME: &[Right] = &[
     ("dtx_coordinator", "id", &["SELECT", "INSERT"]),
     ("dtx_transaction", "gid", ALL),
@@ -23,6 +28,7 @@ const HOME: &[Right] = &[
 ];
 
 /// What a database needs that is prepared.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 const BRANCH: &[Right] = &[("dtx_marker", "xid", &["SELECT", "INSERT", "DELETE"])];
 
 /// Looks at a database, with the role of the pool: what matters is what the application's role may do.
@@ -39,6 +45,7 @@ async fn look(pool: &AnyPool, part: Part) -> Result<Vec<Finding>, sqlx::Error> {
     let mut all = Vec::new();
     // First, because behind a pooler everything else fails for reasons that name nothing.
     #[cfg(feature = "postgres")]
+    #[cfg_attr(not(any(feature = "mysql", feature = "sqlite")), allow(irrefutable_let_patterns))]
     if let AnyPool::Postgres(pool) = pool {
         all.push(crate::store::postgres::pooler(pool).await?);
         if all[0].severity == Severity::Error {
@@ -62,6 +69,7 @@ async fn look(pool: &AnyPool, part: Part) -> Result<Vec<Finding>, sqlx::Error> {
 
 /// Statements that change nothing and need the rights that a part needs, with what each needs them for. Only a refusal for want of a
 /// right counts.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(in crate::store) fn attempts(part: Part) -> Vec<(String, String)> {
     let needed = if part == Part::Home { HOME } else { BRANCH };
     let mut all = Vec::new();
@@ -80,6 +88,7 @@ pub(in crate::store) fn attempts(part: Part) -> Vec<(String, String)> {
 }
 
 /// What the refused attempts come to.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(in crate::store) fn rights(refused: &[String], part: Part) -> Finding {
     if refused.is_empty() {
         return Finding::ok("rights", "the role may do what it has to");
