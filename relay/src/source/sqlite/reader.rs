@@ -11,13 +11,19 @@ use crate::{
     source::{At, ReadRow, Reader, SourceError, Want, decode::Columns},
 };
 
-const READ: &str = "SELECT seq, id, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext, \
-    (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - created_at) * 1000 \
-    FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?";
+/// With the age in microseconds, by this machine's clock, which is the database's.
+macro_rules! select {
+    () => {
+        "SELECT seq, id, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext, \
+         (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - created_at) * 1000 FROM outbox WHERE "
+    };
+}
+
+const READ: &str = concat!(select!(), "seq > ? ORDER BY seq LIMIT ?");
 
 /// One key as it is now.
-const KEY: &str = "SELECT seq, id, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext \
-    FROM outbox WHERE seq >= ? AND aggregatetype = ? AND aggregateid = ? ORDER BY seq LIMIT ?";
+const KEY: &str =
+    concat!(select!(), "seq >= ? AND aggregatetype = ? AND aggregateid = ? ORDER BY seq LIMIT ?");
 
 /// Reads what was committed since its last read.
 pub(super) struct CursorReader {
