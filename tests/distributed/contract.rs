@@ -80,7 +80,7 @@ async fn end_sessions(pool: &AnyPool) -> std::result::Result<(), sqlx::Error> {
             let others =
                 "SELECT id FROM information_schema.processlist WHERE db=DATABASE() AND id<>CONNECTION_ID()";
             let others: Vec<i64> = sqlx::query_scalar(others).fetch_all(&mut *connection).await?;
-            for other in others {
+            for other in &others {
                 let kill = raw_sql(AssertSqlSafe(format!("KILL {other}")));
                 match connection.execute(kill).await {
                     // It had ended by itself.
@@ -88,6 +88,17 @@ async fn end_sessions(pool: &AnyPool) -> std::result::Result<(), sqlx::Error> {
                     Err(error) => return Err(error),
                     Ok(_) => {}
                 }
+            }
+            // KILL returns before the session has ended. Ending a branch by its name at the very moment at which its session leaves it
+            // can make MariaDB 10.11 lose track of it: prepared in InnoDB, with its locks, and not in XA RECOVER until a restart.
+            let killed: String = others.iter().map(|other| format!(",{other}")).collect();
+            let left = format!("SELECT count(*) FROM information_schema.processlist WHERE id IN (0{killed})");
+            while sqlx::query_scalar::<_, i64>(AssertSqlSafe(left.as_str()))
+                .fetch_one(&mut *connection)
+                .await?
+                > 0
+            {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
             Ok(())
         }

@@ -53,8 +53,8 @@ async fn f04_sessions_are_terminated() {
 #[tokio::test]
 async fn f08_the_primary_becomes_read_only() {
     let mut rig = Rig::of(Database::Postgres).await;
-    // A lease that lapses meanwhile, on a slow machine, leaves what is in flight in doubt.
-    rig.relay_lines = "lease_ms = 600000".to_owned();
+    // Long enough not to lapse meanwhile, and short enough to be renewed: nothing else is written without load.
+    rig.relay_lines = "lease_ms = 60000".to_owned();
     let mut admin = Session::connect(&rig.outbox.url).await.unwrap();
     let load = rig.load().start().await;
     let mut relay = rig.relay_at_work().await;
@@ -65,7 +65,8 @@ async fn f08_the_primary_becomes_read_only() {
     set(&mut admin, "RESET default_transaction_read_only").await;
     load.more(200).await;
     let faults = vec![Fault::new("the relay was led to a server that takes no writes (25006)", said)];
-    rig.settle(load, relay, 0, faults).await.assert_promises();
+    // On a slow machine it may lapse all the same, and leaves what is in flight in doubt.
+    rig.settle(load, relay, WINDOW, faults).await.assert_promises();
 }
 
 /// The address of a relay at work leads to a replica for a while, which then becomes the primary.
