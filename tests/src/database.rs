@@ -121,6 +121,18 @@ impl Home {
         match self {
             Self::Postgres { server, name } => {
                 let mut admin = PgConnection::connect(&server).await?;
+                // What a test left prepared would keep the database from being dropped, and hold back every snapshot of the server.
+                let prepared = "SELECT quote_literal(gid) FROM pg_prepared_xacts WHERE database = $1";
+                let prepared: Vec<String> =
+                    sqlx::query_scalar(prepared).bind(&name).fetch_all(&mut admin).await?;
+                if !prepared.is_empty() {
+                    let mut inside = PgConnection::connect(&with_database(&server, &name)).await?;
+                    for gid in prepared {
+                        let end = AssertSqlSafe(format!("ROLLBACK PREPARED {gid}"));
+                        sqlx::raw_sql(end).execute(&mut inside).await?;
+                    }
+                    inside.close().await?;
+                }
                 let drop = AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
                 sqlx::raw_sql(drop).execute(&mut admin).await?;
                 admin.close().await
