@@ -21,6 +21,7 @@ pub(super) fn row(seq: i64, key: Option<u8>) -> OutgoingRow {
         payload: Some(Bytes::from_static(b"0123456789")),
         headers: barid::Headers::new(),
         tracingspancontext: None,
+        wire: None,
     }
 }
 

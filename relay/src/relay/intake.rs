@@ -62,19 +62,26 @@ impl Session<'_> {
     fn take_row(&mut self, row: ReadRow, at: Instant) {
         let label = |sink, destination: &str| self.relay.meter.label(sink, destination);
         match row {
-            ReadRow::Row(row, age) => match self.routes.labelled(&row.destination, label) {
-                Ok((way, label)) => {
-                    let since = age.and_then(|age| at.checked_sub(age));
-                    if self.lanes.push_marked(row, way, Mark { since, label }) == Pushed::LeftOut {
-                        self.complaints.left_out(self.relay.source.name(), Instant::now());
+            ReadRow::Row(mut row, age) => {
+                let routed = self.routes.labelled(&row.destination, label);
+                let formed = routed.and_then(|(route, label)| match &route.format {
+                    None => Ok((route.way, label)),
+                    Some(format) => format.apply(&mut row).map(|()| (route.way, label)),
+                });
+                match formed {
+                    Ok((way, label)) => {
+                        let since = age.and_then(|age| at.checked_sub(age));
+                        if self.lanes.push_marked(row, way, Mark { since, label }) == Pushed::LeftOut {
+                            self.complaints.left_out(self.relay.source.name(), Instant::now());
+                        }
+                    }
+                    Err(reason) => {
+                        let key = row.aggregateid.as_deref().map(|id| (row.aggregatetype.as_str(), id));
+                        self.complaints.parking("routes", &reason, Instant::now());
+                        self.lanes.push_refused(RowId::of(&row), key, reason);
                     }
                 }
-                Err(reason) => {
-                    let key = row.aggregateid.as_deref().map(|id| (row.aggregatetype.as_str(), id));
-                    self.complaints.parking("routes", &reason, Instant::now());
-                    self.lanes.push_refused(RowId::of(&row), key, reason);
-                }
-            },
+            }
             ReadRow::Late { id, key, reason } => {
                 let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
                 self.complaints.parking("source", &reason, Instant::now());

@@ -5,7 +5,10 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Row};
 
 use super::lease;
 use crate::{
-    source::{At, SourceError, holder, identifier::Identifier},
+    source::{
+        At, SourceError, holder,
+        mapping::{Mapping, Role},
+    },
     survey::{COUNTED_ROWS_MAX, PATIENCE, Parked, Survey, pending},
 };
 
@@ -30,7 +33,7 @@ const OLDEST_TRANSACTION: &str = "SELECT CASE WHEN pg_has_role(current_user, 'pg
 pub(in crate::source) async fn survey(
     name: &str,
     pool: &PgPool,
-    table: Option<&Identifier>,
+    table: Option<&Mapping>,
 ) -> Result<Survey, SourceError> {
     let at = At { name };
     let doing = "surveying the outbox";
@@ -45,19 +48,24 @@ pub(in crate::source) async fn survey(
 async fn all(
     name: &str,
     connection: &mut PgConnection,
-    table: Option<&Identifier>,
+    table: Option<&Mapping>,
 ) -> Result<Survey, sqlx::Error> {
-    let table = table.map_or("outbox", Identifier::as_str);
-    // Only an identifier and a constant go into the text.
+    let name_of = |role: Role| table.map_or(role.name(), |mapping| mapping.name_of(role));
+    let (seq, created_at) = (name_of(Role::Seq), name_of(Role::CreatedAt));
+    let table = table.map_or("outbox", |mapping| mapping.table.as_str());
+    // Only identifiers and a constant go into the text. The row as JSON may lack a column that not every table has.
     let head = AssertSqlSafe(format!(
         "SELECT (SELECT count(*) FROM (SELECT FROM \"{table}\" LIMIT {COUNTED_ROWS_MAX} + 1) t), \
-         (SELECT (date_part('epoch', clock_timestamp() - created_at) * 1000)::bigint FROM \"{table}\" ORDER BY seq LIMIT 1)"
+         (SELECT (date_part('epoch', clock_timestamp() - (to_jsonb(t) ->> '{created_at}')::timestamptz) * 1000)::bigint \
+          FROM \"{table}\" t ORDER BY \"{seq}\" LIMIT 1)"
     ));
     let head = sqlx::query(head).fetch_one(&mut *connection).await?;
     let (counted, oldest): (i64, Option<i64>) = (head.try_get(0)?, head.try_get(1)?);
     let mut span = 0;
     if counted > COUNTED_ROWS_MAX {
-        let ends = AssertSqlSafe(format!("SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM \"{table}\""));
+        let ends = AssertSqlSafe(format!(
+            "SELECT coalesce(max(\"{seq}\") - min(\"{seq}\") + 1, 0) FROM \"{table}\""
+        ));
         span = sqlx::query_scalar(ends).fetch_one(&mut *connection).await?;
     }
     let (pending, estimated) = pending(counted, span);
