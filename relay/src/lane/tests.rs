@@ -160,6 +160,25 @@ fn a_refused_row_holds_its_key() {
 }
 
 #[test]
+fn what_becomes_of_a_row_that_fits_no_format_is_what_its_route_says() {
+    let id = |seq| RowId { seq, id: Uuid::nil() };
+    let key = Some(("order", "1"));
+    let unfit = |lanes: &mut Lanes, seq, way| lanes.push_unfit(id(seq), key, way, "no text".to_owned());
+    let mut lanes = lanes(10);
+    assert_eq!(unfit(&mut lanes, 1, Way { poison: Poison::Skip, ..STRICT }), Pushed::New);
+    assert_eq!(unfit(&mut lanes, 1, Way { poison: Poison::Skip, ..STRICT }), Pushed::Known);
+    assert_eq!(lanes.push(row(2, Some(1)), STRICT), Pushed::New);
+    assert_eq!(unfit(&mut lanes, 3, Way { order: Order::None, ..STRICT }), Pushed::New);
+    assert_eq!(unfit(&mut lanes, 4, STRICT), Pushed::New);
+    assert_eq!(unfit(&mut lanes, 5, Way { poison: Poison::Skip, ..STRICT }), Pushed::Behind);
+    let parks: Vec<_> = lanes.take_parks(10).into_iter().map(|park| (park.row.seq, park.state)).collect();
+    let (skipped, poison) = (ParkState::Skipped, ParkState::Poison);
+    assert_eq!(parks, [(1, skipped), (3, skipped), (4, poison), (5, ParkState::Behind)]);
+    unfit(&mut lanes, 6, Way { poison: Poison::Halt, ..STRICT });
+    assert!(lanes.halted().is_some_and(|halted| halted.row.seq == 6 && halted.reason.contains("no text")));
+}
+
+#[test]
 fn a_key_held_at_start_parks_its_rows() {
     let mut lanes = lanes(10);
     lanes.hold("order", "1", 0);

@@ -64,9 +64,9 @@ impl Session<'_> {
         match row {
             ReadRow::Row(mut row, age) => {
                 let routed = self.routes.labelled(&row.destination, label);
-                let formed = routed.and_then(|(route, label)| match &route.format {
-                    None => Ok((route.way, label)),
-                    Some(format) => format.apply(&mut row).map(|()| (route.way, label)),
+                let formed = routed.map_err(|reason| (None, reason)).and_then(|(route, label)| {
+                    let formed = route.format.as_ref().map_or(Ok(()), |format| format.apply(&mut row));
+                    formed.map(|()| (route.way, label)).map_err(|reason| (Some(route.way), reason))
                 });
                 match formed {
                     Ok((way, label)) => {
@@ -75,10 +75,14 @@ impl Session<'_> {
                             self.complaints.left_out(self.relay.source.name(), Instant::now());
                         }
                     }
-                    Err(reason) => {
-                        let key = row.aggregateid.as_deref().map(|id| (row.aggregatetype.as_str(), id));
+                    Err((way, reason)) => {
+                        let (id, key) = (RowId::of(&row), row.aggregateid.as_deref());
+                        let key = key.map(|id| (row.aggregatetype.as_str(), id));
                         self.complaints.parking("routes", &reason, Instant::now());
-                        self.lanes.push_refused(RowId::of(&row), key, reason);
+                        match way {
+                            Some(way) => self.lanes.push_unfit(id, key, way, reason),
+                            None => self.lanes.push_refused(id, key, reason),
+                        };
                     }
                 }
             }
