@@ -223,7 +223,8 @@ fn read(mapping: &Mapping, role: Role, columns: &[Column]) -> Result<Read, Strin
         (Role::Id, "uuid") if column.not_null => as_it_is(quoted),
         (Role::Id, _) => wrong("a NOT NULL uuid", "map another column with columns.id"),
         (Role::CreatedAt, "timestamp with time zone" | "timestamp without time zone") => {
-            as_it_is(format!("coalesce({quoted}::timestamptz, now())"))
+            // Also for null. What is infinite has no age.
+            as_it_is(format!("CASE WHEN isfinite({quoted}) THEN {quoted}::timestamptz ELSE now() END"))
         }
         (Role::CreatedAt, _) => wrong("a timestamp", "map another column with columns.created_at"),
         (Role::Payload, "bytea") => as_it_is(quoted),
