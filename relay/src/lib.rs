@@ -29,6 +29,7 @@ pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod failpoint;
+pub mod format;
 pub mod lane;
 pub mod lease;
 pub mod metrics;

@@ -27,6 +27,7 @@ mod error;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod holder;
 pub mod identifier;
+pub mod mapping;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod open;

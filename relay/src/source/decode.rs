@@ -9,7 +9,7 @@ use sqlx::{ColumnIndex, Decode, Row, Type};
 use uuid::Uuid;
 
 use super::ReadRow;
-use crate::lane::RowId;
+use crate::{format::trace, lane::RowId};
 
 /// The columns of the outbox as a driver delivers them.
 #[derive(Debug)]
@@ -65,12 +65,21 @@ impl Columns {
 
     /// Parses what has to be parsed; a row that makes no message says why.
     #[must_use]
-    pub fn parse(self) -> ReadRow {
-        let (destination, headers) = match (self.destination.parse::<Destination>(), headers(&self.headers)) {
-            (Ok(destination), Ok(headers)) => (destination, headers),
-            (Err(error), _) => return self.malformed(format!("{error}; correct what writes this row")),
-            (_, Err(error)) => return self.malformed(error),
-        };
+    pub fn parse(mut self) -> ReadRow {
+        let (destination, mut headers) =
+            match (self.destination.parse::<Destination>(), headers(&self.headers)) {
+                (Ok(destination), Ok(headers)) => (destination, headers),
+                (Err(error), _) => return self.malformed(format!("{error}; correct what writes this row")),
+                (_, Err(error)) => return self.malformed(error),
+            };
+        if self.tracingspancontext.as_deref().is_some_and(trace::is_properties) {
+            let text = self.tracingspancontext.take().unwrap_or_default();
+            let (parent, state) = trace::from_properties(&text);
+            self.tracingspancontext = parent;
+            if let Some(state) = state {
+                headers.set_default(barid::headers::TRACESTATE, || state);
+            }
+        }
         let age = self.age_us.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
         let row = OutgoingRow {
             seq: self.seq,
@@ -82,6 +91,7 @@ impl Columns {
             payload: self.payload.map(Bytes::from),
             headers,
             tracingspancontext: self.tracingspancontext,
+            wire: None,
         };
         ReadRow::Row(row, age)
     }
@@ -148,6 +158,15 @@ mod tests {
     fn a_row_keeps_its_headers() {
         let ReadRow::Row(row, age) = columns("queue:a", r#"{"x": "1"}"#).parse() else { panic!("malformed") };
         assert_eq!((row.headers.get("x"), age), (Some("1"), Some(Duration::ZERO)));
+    }
+
+    #[test]
+    fn the_context_of_a_trace_may_be_the_text_of_properties() {
+        let mut row = columns("queue:a", "{}");
+        row.tracingspancontext = Some("#at\ntraceparent=00-a-b-01\ntracestate=x\\=1\n".to_owned());
+        let ReadRow::Row(row, _) = row.parse() else { panic!("malformed") };
+        assert_eq!(row.tracingspancontext.as_deref(), Some("00-a-b-01"));
+        assert_eq!(row.headers.get("tracestate"), Some("x=1"));
     }
 
     #[test]

@@ -99,6 +99,16 @@ pub enum SourceError {
         /// How many.
         held: usize,
     },
+    /// The table of somebody else cannot be read as it was described.
+    #[error("source {source_name}: table {table} cannot be read as an outbox:\n  {}", problems.join("\n  "))]
+    Table {
+        /// The source.
+        source_name: String,
+        /// The table.
+        table: String,
+        /// Everything that is wrong: where it was said, what it is, what to do.
+        problems: Vec<String>,
+    },
     /// The database cannot be a source as it is.
     #[error("source {source_name}: {cause}; {remedy}")]
     Unsuitable {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use barid::store::AnyPool;
 
-use super::{Source, SourceError, identifier::Identifier};
+use super::{Source, SourceError, identifier::Identifier, mapping::Mapping};
 use crate::{doctor::Report, parked::ParkedStore, survey::Survey};
 
 /// How to read, beyond the defaults.
@@ -12,8 +12,8 @@ use crate::{doctor::Report, parked::ParkedStore, survey::Survey};
 pub struct Options {
     /// PostgreSQL: the channel on which programs without a doorbell notify.
     pub listen: Option<Identifier>,
-    /// PostgreSQL: a table of somebody else instead of `outbox`; see [`PostgresSource::table`](super::postgres::PostgresSource::table).
-    pub table: Option<Identifier>,
+    /// PostgreSQL: a table of somebody else instead of `outbox`; see [`PostgresSource::mapped`](super::postgres::PostgresSource::mapped).
+    pub table: Option<Mapping>,
 }
 
 /// The outbox of the database that `pool` is open on, under the name `name`.
@@ -45,13 +45,13 @@ pub fn source_with(name: &str, pool: &AnyPool, options: &Options) -> Result<Arc<
                 source = source.listen_to(channel.as_str());
             }
             if let Some(table) = &options.table {
-                source = source.table(table.clone());
+                source = source.mapped(table.clone());
             }
             Ok(Arc::new(source))
         }
         _ if *options != Options::default() => Err(SourceError::Unsuitable {
             source_name: name.to_owned(),
-            cause: "listen and table are for PostgreSQL only".to_owned(),
+            cause: "listen, table and preset are for PostgreSQL only".to_owned(),
             remedy: "remove them; ring a doorbell, or poll",
         }),
         _ => Ok(source(name, pool)),

@@ -14,7 +14,9 @@ use async_trait::async_trait;
 use barid::Doorbell;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
-use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer, identifier::Identifier};
+use super::{
+    At, Candidate, Leases, Reader, Source, SourceError, Writer, identifier::Identifier, mapping::Mapping,
+};
 
 /// Of every table that is read here, foreign ones included.
 macro_rules! columns {
@@ -25,10 +27,12 @@ macro_rules! columns {
 }
 
 pub(super) mod doctor;
+mod foreign;
 mod head;
 mod lease;
 mod listen;
 pub(super) mod parked;
+mod put_back;
 mod reader;
 mod session;
 pub mod snapshot;
@@ -41,7 +45,7 @@ pub struct PostgresSource {
     name: String,
     options: PgConnectOptions,
     channel: Option<String>,
-    table: Option<Identifier>,
+    table: Option<Mapping>,
     late_look: std::time::Duration,
     /// Whether the address has led to a primary since this was made.
     led_to_primary: AtomicBool,
@@ -61,8 +65,14 @@ impl PostgresSource {
     /// Reads this table instead of `outbox`. It has the same columns, `xid` excepted: what belongs to a transaction is told by
     /// positions, so `seq` must have a sequence without a cache.
     #[must_use]
-    pub fn table(mut self, table: Identifier) -> Self {
-        self.table = Some(table);
+    pub fn table(self, table: Identifier) -> Self {
+        self.mapped(Mapping::new(table))
+    }
+
+    /// As [`PostgresSource::table`], with columns that have other names.
+    #[must_use]
+    pub fn mapped(mut self, mapping: Mapping) -> Self {
+        self.table = Some(mapping);
         self
     }
 
@@ -108,7 +118,7 @@ impl Source for PostgresSource {
     async fn reader(&self) -> Result<Box<dyn Reader>, SourceError> {
         Ok(match &self.table {
             None => Box::new(reader::WindowReader::open(self).await?),
-            Some(table) => Box::new(head::HeadReader::open(self, table.as_str()).await?),
+            Some(mapping) => Box::new(head::HeadReader::open(self, mapping).await?),
         })
     }
 
