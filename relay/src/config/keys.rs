@@ -23,6 +23,8 @@ pub(super) const SOURCE: &[Key] = &[
     ("doorbell", Kind::Text),
     ("listen", Kind::Text),
     ("table", Kind::Text),
+    ("after", Kind::Text),
+    ("archive_for_s", Kind::Whole),
 ];
 
 pub(super) const SINK: &[Key] = &[

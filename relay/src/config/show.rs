@@ -5,6 +5,8 @@ use std::fmt;
 use barid::store::pool::redacted;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::archive::After;
+
 use super::{Config, Security, SinkConfig, SourceConfig};
 
 impl fmt::Display for Config {
@@ -73,6 +75,10 @@ impl SourceConfig {
         }
         if let Some(table) = &self.table {
             writeln!(f, "table = \"{table}\"")?;
+        }
+        writeln!(f, "after = {:?}", self.after.as_str())?;
+        if let After::Archive { keep } = self.after() {
+            writeln!(f, "archive_for_s = {}", keep.as_secs())?;
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 use super::{read::parse, *};
 use crate::sink::Topology;
 
+mod after;
+
 const GOOD: &str = r#"
 [source.main]
 url = "postgres://shop:s3cret@db/shop"
@@ -267,6 +269,7 @@ fn what_is_shown_has_every_key() {
         ("SOURCE__MAIN__DOORBELL", "udp:127.0.0.1:7117"),
         ("SOURCE__MAIN__LISTEN", "outbox"),
         ("SOURCE__MAIN__TABLE", "legacy"),
+        ("SOURCE__MAIN__AFTER", "archive"),
         ("SINK__RABBIT__CHANNELS", "2"),
         ("SINK__RABBIT__WINDOW_ROWS_MIN", "10"),
         ("SINK__RABBIT__BODY_BYTES_MAX", "1000"),

@@ -29,6 +29,7 @@ macro_rules! columns {
     };
 }
 
+mod archive;
 pub(super) mod doctor;
 mod head;
 mod lease;

@@ -23,6 +23,12 @@ const GRANTS: &str = "SELECT what, granted FROM (VALUES \
     ('DELETE on relay_parked', has_table_privilege('relay_parked', 'DELETE')), \
     ('SELECT on relay_released', has_table_privilege('relay_released', 'SELECT'))) g (what, granted)";
 
+/// The same, where published rows are archived.
+const ARCHIVES: &str = "SELECT what, granted FROM (VALUES \
+    ('SELECT on relay_archive', has_table_privilege('relay_archive', 'SELECT')), \
+    ('INSERT on relay_archive', has_table_privilege('relay_archive', 'INSERT')), \
+    ('DELETE on relay_archive', has_table_privilege('relay_archive', 'DELETE'))) g (what, granted)";
+
 const ADOPTS: &str = "SELECT has_column_privilege('outbox', 'xid', 'UPDATE')";
 
 const ROLE: &str = "SELECT current_user::text, rolsuper, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), \
@@ -68,6 +74,7 @@ pub(in crate::source) async fn examine(
     name: &str,
     pool: &PgPool,
     table: Option<&Identifier>,
+    archives: bool,
     old: Duration,
     report: &mut Report,
 ) -> Result<(), SourceError> {
@@ -75,7 +82,7 @@ pub(in crate::source) async fn examine(
     let outbox = table.map_or("outbox", Identifier::as_str);
     let mut connection = at.bounded("connecting", pool.acquire()).await?;
     let db = &mut *connection;
-    at.bounded("looking at grants", grants(db, outbox, table.is_none(), report)).await?;
+    at.bounded("looking at grants", grants(db, outbox, table.is_none(), archives, report)).await?;
     at.bounded("looking at the sequence", sequence(db, outbox, report)).await?;
     at.bounded("looking at autovacuum", vacuum(db, outbox, report)).await?;
     at.bounded("looking at transactions", transactions(db, whole_millis(old), report)).await?;
@@ -90,10 +97,14 @@ async fn grants(
     db: &mut PgConnection,
     outbox: &str,
     ours: bool,
+    archives: bool,
     report: &mut Report,
 ) -> Result<(), sqlx::Error> {
     let mut missing: Vec<String> = Vec::new();
-    let all: Vec<(String, bool)> = sqlx::query_as(GRANTS).bind(outbox).fetch_all(&mut *db).await?;
+    let mut all: Vec<(String, bool)> = sqlx::query_as(GRANTS).bind(outbox).fetch_all(&mut *db).await?;
+    if archives {
+        all.extend(sqlx::query_as::<_, (String, bool)>(ARCHIVES).fetch_all(&mut *db).await?);
+    }
     missing.extend(all.into_iter().filter(|(_, granted)| !granted).map(|(what, _)| what));
     if ours && !sqlx::query_scalar::<_, bool>(ADOPTS).fetch_one(&mut *db).await? {
         missing.push("UPDATE (xid) on outbox".to_owned());
