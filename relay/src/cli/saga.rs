@@ -16,8 +16,8 @@ use barid::{
 use clap::{Args, Subcommand};
 
 use super::{
-    ConfigFile, Failure, load, source_of,
-    terminal::{Output, user},
+    Failure,
+    on::{Because, On},
 };
 use crate::{parked::words, setup};
 
@@ -92,19 +92,6 @@ enum Command {
     },
 }
 
-/// Where, and how it is shown.
-#[derive(Debug, Args)]
-struct On {
-    #[command(flatten)]
-    file: ConfigFile,
-    /// The NAME of the [source.NAME] whose database keeps the sagas; needed when the configuration has several.
-    #[arg(long)]
-    source: Option<String>,
-    /// A table for people, or JSON for programs.
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
 /// A change: to which saga, and why.
 #[derive(Debug, Args)]
 struct Changing {
@@ -112,15 +99,8 @@ struct Changing {
     on: On,
     /// Its id, or the text that it was made from.
     saga: String,
-    /// Why. It is kept in the table dtx_audit.
-    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    reason: String,
-    /// Who you are, for dtx_audit.
-    #[arg(long, env = "BARID_OPERATOR", default_value_t = user())]
-    by: String,
-    /// Only says what would be done.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    because: Because,
 }
 
 pub(super) async fn saga(saga: Saga) -> Result<(), Failure> {
@@ -132,7 +112,7 @@ pub(super) async fn saga(saga: Saga) -> Result<(), Failure> {
                 _ => Which::Open,
             };
             let filter = SagaFilter { which, name, status, older_than, count: limit };
-            let desk = on.open().await?;
+            let desk = Desk::open(&on).await?;
             let found = desk.book.list(&filter).await.map_err(|error| desk.failed(error))?;
             output::list(&found, limit, on.output);
             Ok(())
@@ -144,7 +124,7 @@ pub(super) async fn saga(saga: Saga) -> Result<(), Failure> {
 }
 
 async fn show(on: &On, called: &str) -> Result<(), Failure> {
-    let (desk, id) = (on.open().await?, id(called));
+    let (desk, id) = (Desk::open(on).await?, id(called));
     let found = desk.book.show(id, AUDITED).await.map_err(|error| desk.failed(error))?;
     let found = found.ok_or_else(|| desk.failed(OrchestrationError::NotFound(id)))?;
     output::show(&found, on.output);
@@ -152,11 +132,12 @@ async fn show(on: &On, called: &str) -> Result<(), Failure> {
 }
 
 async fn change(changing: &Changing, what: &ByHand) -> Result<(), Failure> {
-    let (desk, id) = (changing.on.open().await?, id(&changing.saga));
-    let who = Principal::new(&changing.by);
-    let changed = by_hand(&*desk.book, id, what, &who, &changing.reason, changing.dry_run).await;
+    let (desk, id) = (Desk::open(&changing.on).await?, id(&changing.saga));
+    let who = Principal::new(&changing.because.by);
+    let changed =
+        by_hand(&*desk.book, id, what, &who, &changing.because.reason, changing.because.dry_run).await;
     let changed = changed.map_err(|error| desk.failed(error))?;
-    output::changed(id, what, &changed, changing.dry_run, changing.on.output);
+    output::changed(id, what, &changed, changing.because.dry_run, changing.on.output);
     Ok(())
 }
 
@@ -166,16 +147,14 @@ struct Desk {
     book: Arc<dyn SagaBook>,
 }
 
-impl On {
-    async fn open(&self) -> Result<Desk, Failure> {
-        let config = load(&self.file.config)?;
-        let (name, source) = source_of(&config, self.source.as_deref())?;
-        let pool = setup::database(name, source).await?;
-        Ok(Desk { source: name.clone(), book: saga_book(&pool) })
-    }
-}
-
 impl Desk {
+    async fn open(on: &On) -> Result<Self, Failure> {
+        let config = on.config()?;
+        let (name, source) = on.source(&config)?;
+        let pool = setup::database(name, source).await?;
+        Ok(Self { source: name.clone(), book: saga_book(&pool) })
+    }
+
     fn failed(&self, cause: OrchestrationError) -> Failure {
         Failure::Saga { source_name: self.source.clone(), cause }
     }
