@@ -45,6 +45,8 @@ pub(super) struct Machine {
     pub(super) said: Vec<Option<String>>,
     /// Why it does not commit, in the words of whoever was first.
     pub(super) cause: Option<String>,
+    /// Why somebody outside wants it rolled back.
+    pub(super) reason: Option<String>,
     /// How often recovery has taken it; `None` in the coordinator.
     pub(super) attempts: Option<u32>,
     /// Whether nobody has decided it for too long.
@@ -278,11 +280,15 @@ impl Machine {
         let read_only = |branch: &core::Branch| branch.state == BranchState::ReadOnly;
         let places = self.core.branches.iter().enumerate().filter(|(_, branch)| read_only(branch));
         let read_only: Vec<u16> = places.filter_map(|(at, _)| u16::try_from(at).ok()).collect();
-        let reason = match (&self.cause, self.attempts) {
-            (_, Some(_)) if self.stale => STALE.to_owned(),
-            (Some(cause), _) => cause.clone(),
-            (None, Some(_)) => "recovery: no decision within the deadline".to_owned(),
-            (None, None) => "asked for".to_owned(),
+        let reason = match (&self.reason, &self.cause, self.attempts) {
+            (_, _, Some(_)) if decision == Decision::Commit => {
+                "recovery: the last resource has committed".to_owned()
+            }
+            (Some(reason), ..) => reason.clone(),
+            (_, _, Some(_)) if self.stale => STALE.to_owned(),
+            (_, Some(cause), _) => cause.clone(),
+            (_, None, Some(_)) => "recovery: no decision within the deadline".to_owned(),
+            (_, None, None) => "asked for".to_owned(),
         };
         let deciding = async move {
             match (decision, home) {

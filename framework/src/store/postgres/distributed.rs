@@ -15,7 +15,6 @@ use crate::{
 impl DtxRows for Postgres {
     const RESOURCE_TYPE: &'static str = "postgres";
     const BEGIN: &'static str = "BEGIN";
-    const READ_LOCKED: &'static str = "";
 
     fn later(statement: Statement, millis: i64) -> Statement {
         statement.sql("now()+").int(millis).sql("*interval '1 millisecond'")
