@@ -142,6 +142,7 @@ async fn what_the_server_has_lost_is_told_and_ended_after_its_restart() {
         home: false,
         deadline: Duration::ZERO,
         branches: vec![record],
+        findable: false,
     };
     log.open(&new).await.unwrap();
     assert_eq!(log.decide(gid, Decision::Commit, &[], "a test").await.unwrap(), Decision::Commit);

@@ -12,7 +12,9 @@ use tracing::{Instrument, Span};
 
 use super::{
     coordinator::Shared,
-    core::{self, Answer, BranchState, Decision, Effect, Input, Outcome, Phase, Refusal, State, step},
+    core::{
+        self, Answer, BranchKind, BranchState, Decision, Effect, Input, Outcome, Phase, Refusal, State, step,
+    },
     crash,
     home::Home,
     ids::{BranchId, Gid},
@@ -23,6 +25,10 @@ use super::{
     watch::Watch,
 };
 use crate::{error::panic_text, limits, unit_of_work::CommitError};
+
+mod said;
+
+use said::{Said, Trouble};
 
 /// One branch and who carries it.
 pub(super) struct Part {
@@ -57,43 +63,6 @@ pub(super) struct Machine {
     pub(super) seen: Arc<Mutex<Seen>>,
     /// Tells about it.
     pub(super) watch: Watch,
-}
-
-/// What came back of an effect.
-struct Said {
-    input: Option<Input>,
-    place: Option<usize>,
-    error: Option<Trouble>,
-}
-
-/// What somebody said who did not do it.
-struct Trouble {
-    text: String,
-    /// Whether a human has to change something before it can work.
-    needs_help: bool,
-}
-
-impl From<String> for Trouble {
-    fn from(text: String) -> Self {
-        Self { text, needs_help: false }
-    }
-}
-
-impl From<RmError> for Trouble {
-    fn from(error: RmError) -> Self {
-        let needs_help = matches!(error, RmError::Config(_) | RmError::Permanent(_));
-        Self { text: error.to_string(), needs_help }
-    }
-}
-
-impl Said {
-    fn nothing(error: Option<String>) -> Self {
-        Self { input: None, place: None, error: error.map(Trouble::from) }
-    }
-
-    fn of(input: Input) -> Self {
-        Self { input: Some(input), place: None, error: None }
-    }
 }
 
 impl Machine {
@@ -262,6 +231,7 @@ impl Machine {
             home: self.core.home,
             deadline: self.deadline,
             branches: self.parts.iter().map(|part| part.record.clone()).collect(),
+            findable: self.findable(),
         };
         let log = Arc::clone(&self.shared.log);
         async move {
@@ -329,6 +299,15 @@ impl Machine {
         .boxed()
     }
 
+    /// Whether every branch is one that recovery finds without the log. A last resource is none: its commit is the decision. Somebody
+    /// may ask for a name in another process.
+    fn findable(&self) -> bool {
+        self.label.name.is_none()
+            && self.parts.iter().all(|Part { record, .. }| {
+                record.kind == BranchKind::TwoPhase && self.shared.resources.contains_key(&record.resource)
+            })
+    }
+
     fn close(&self) -> BoxFuture<'static, Said> {
         let Phase::Ended(outcome) = self.core.phase else {
             return futures::future::ready(Said::nothing(None)).boxed();
@@ -354,7 +333,12 @@ impl Machine {
             || self.attempts.is_some_and(|times| times >= limits::DISTRIBUTED_ALERT_AFTER);
         let needs_help = (recovering && pending && given_up)
             .then(|| self.cause.clone().unwrap_or_else(|| "recovery cannot complete it".to_owned()));
-        let closing = Closing { outcome, branches: branches.collect(), pending, again_in, needs_help };
+        let repeatable = !recovering
+            && !pending
+            && matches!(outcome, Outcome::Committed | Outcome::Aborted)
+            && self.findable();
+        let branches = branches.collect();
+        let closing = Closing { outcome, branches, pending, again_in, needs_help, repeatable };
         let (log, gid) = (Arc::clone(&self.shared.log), self.gid);
         async move {
             let error = log.close(gid, &closing).await.err().map(|error| error.to_string());

@@ -74,6 +74,7 @@ impl Place {
             home: false,
             deadline: Duration::ZERO,
             branches: vec![record("side", BranchKind::TwoPhase), record("last", BranchKind::Last)],
+            findable: false,
         };
         self.log.open(&new).await.unwrap();
         let at = |ordinal| BranchId { coordinator, gid, ordinal };

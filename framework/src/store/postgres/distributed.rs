@@ -15,6 +15,7 @@ use crate::{
 impl DtxRows for Postgres {
     const RESOURCE_TYPE: &'static str = "postgres";
     const BEGIN: &'static str = "BEGIN";
+    const BEGIN_LAZY: &'static str = "BEGIN;SET LOCAL synchronous_commit=off";
 
     fn later(statement: Statement, millis: i64) -> Statement {
         statement.sql("now()+").int(millis).sql("*interval '1 millisecond'")
