@@ -11,7 +11,9 @@ mod check;
 mod doctor;
 mod exit;
 mod grants;
+mod log;
 mod parked;
+mod reload;
 mod run;
 mod schema;
 mod status;
@@ -31,7 +33,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Works until SIGTERM or SIGINT; a second signal stops at once.
+    /// Works until SIGTERM or SIGINT; a second signal stops at once. SIGHUP reads the configuration again.
     Run(ConfigFile),
     /// Prints the effective configuration, without secrets, and tries every connection.
     Check(ConfigFile),

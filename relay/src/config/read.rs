@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{
-    Config, check,
+    Config, check, exposure,
     keys::{self, Kind},
 };
 
@@ -71,13 +71,15 @@ pub(super) fn parse(
         problems.sort_by_key(|problem| line_of(file, problem));
         return Err(ConfigError { problems });
     }
-    let config: Config = match assemble(&leaves).try_into() {
+    let mut config: Config = match assemble(&leaves).try_into() {
         Ok(config) => config,
         Err(error) => {
             let problem = check::locate(&leaves, error.message());
             return Err(ConfigError { problems: vec![problem] });
         }
     };
+    config.written = leaves.iter().map(|leaf| (leaf.path.join("."), leaf.value.to_string().into())).collect();
+    config.secrets_in_file = leaves.iter().any(|leaf| exposure::is_secret_of(file, leaf));
     let problems = check::problems(&config, &leaves, file);
     if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
 }

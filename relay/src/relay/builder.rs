@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use barid::doorbell::{Address, Doorbell};
 use tokio::sync::watch;
 
-use super::Relay;
+use super::{Relay, Tuner};
 use crate::{
     lane::{Order, Poison, Share, Stats, Way, backoff::Backoff},
     lease::{INSTANCE_CHARS_MAX, LEASE_BOUNDS, default_instance},
@@ -234,6 +234,7 @@ impl RelayBuilder {
             source: self.source,
             sinks: self.sinks,
             routes: Routes::new(routes),
+            tuner: Tuner::new(&self.settings, self.doorbell.clone()),
             settings: self.settings,
             instance: self.instance,
             doorbell: self.doorbell,

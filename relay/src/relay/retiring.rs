@@ -9,7 +9,7 @@ use crate::{lane::ParkState, parked::fingerprint, source::OldTransaction};
 impl Session<'_> {
     /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.
     pub(super) fn retire(&mut self, all: bool) {
-        let settings = &self.relay.settings;
+        let settings = self.relay.tuner.now();
         if self.lanes.deletes_waiting() == 0 {
             self.unretired_since = None;
         } else {
