@@ -36,6 +36,8 @@ mod parked;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod survey;
 
 use self::at::At;
 pub use self::error::SourceError;

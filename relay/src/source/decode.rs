@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use barid::{Destination, Headers, transport::OutgoingRow};
 use bytes::Bytes;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+use sqlx::{ColumnIndex, Decode, Row, Type};
 use uuid::Uuid;
 
 use super::ReadRow;
@@ -35,6 +37,32 @@ pub struct Columns {
 }
 
 impl Columns {
+    /// Takes them from a row, in this order, the first of which is at `from`.
+    #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+    pub(super) fn of<R: Row>(row: &R, from: usize) -> Result<Self, sqlx::Error>
+    where
+        usize: ColumnIndex<R>,
+        for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> Uuid: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+        for<'r> Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+    {
+        let seq = get(row, from, "seq", None)?;
+        let of = Some(seq);
+        Ok(Self {
+            seq,
+            id: get(row, from + 1, "id", of)?,
+            destination: get(row, from + 2, "destination", of)?,
+            aggregatetype: get(row, from + 3, "aggregatetype", of)?,
+            aggregateid: get(row, from + 4, "aggregateid", of)?,
+            name: get(row, from + 5, "type", of)?,
+            payload: get(row, from + 6, "payload", of)?,
+            headers: get(row, from + 7, "headers", of)?,
+            tracingspancontext: get(row, from + 8, "tracingspancontext", of)?,
+            age_us: get(row, from + 9, "created_at", of)?,
+        })
+    }
+
     /// Parses what has to be parsed; a row that makes no message says why.
     #[must_use]
     pub fn parse(self) -> ReadRow {
@@ -62,6 +90,26 @@ impl Columns {
         let key = self.aggregateid.map(|aggregateid| (self.aggregatetype, aggregateid));
         ReadRow::Malformed { id: RowId { seq: self.seq, id: self.id }, key, reason }
     }
+}
+
+/// One column; an error says its name, and of which row.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+fn get<'r, R: Row, T>(row: &'r R, at: usize, name: &str, seq: Option<i64>) -> Result<T, sqlx::Error>
+where
+    usize: ColumnIndex<R>,
+    T: Decode<'r, R::Database> + Type<R::Database>,
+{
+    row.try_get(at).map_err(|error| {
+        let index = match seq {
+            Some(seq) => format!("{name} of the row with seq {seq}"),
+            None => name.to_owned(),
+        };
+        match error {
+            sqlx::Error::ColumnDecode { source, .. } => sqlx::Error::ColumnDecode { index, source },
+            sqlx::Error::ColumnIndexOutOfBounds { .. } => sqlx::Error::ColumnNotFound(index),
+            other => other,
+        }
+    })
 }
 
 fn headers(text: &str) -> Result<Headers, String> {

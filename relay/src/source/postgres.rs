@@ -12,14 +12,9 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use barid::Doorbell;
-use sqlx::{
-    PgPool, Row,
-    postgres::{PgConnectOptions, PgRow},
-};
+use sqlx::{PgPool, postgres::PgConnectOptions};
 
-use super::{
-    At, Candidate, Leases, Reader, Source, SourceError, Writer, decode::Columns, identifier::Identifier,
-};
+use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer, identifier::Identifier};
 
 /// Of every table that is read here, foreign ones included.
 macro_rules! columns {
@@ -127,20 +122,4 @@ impl Source for PostgresSource {
             None => std::future::pending().await,
         }
     }
-}
-
-/// The columns of [`columns!`], the first of which is at `from`.
-fn decode(row: &PgRow, from: usize) -> Result<Columns, sqlx::Error> {
-    Ok(Columns {
-        seq: row.try_get(from)?,
-        id: row.try_get(from + 1)?,
-        destination: row.try_get(from + 2)?,
-        aggregatetype: row.try_get(from + 3)?,
-        aggregateid: row.try_get(from + 4)?,
-        name: row.try_get(from + 5)?,
-        payload: row.try_get(from + 6)?,
-        headers: row.try_get(from + 7)?,
-        tracingspancontext: row.try_get(from + 8)?,
-        age_us: row.try_get(from + 9)?,
-    })
 }

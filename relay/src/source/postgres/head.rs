@@ -130,7 +130,7 @@ impl HeadReader {
     ) -> Result<Vec<Columns>, SourceError> {
         let read = async {
             let rows = self.connection.fetch_all(query).await?;
-            rows.iter().map(|row| super::decode(row, 0)).collect()
+            rows.iter().map(|row| Columns::of(row, 0)).collect()
         };
         At { name: &self.name }.bounded(doing, read).await
     }

@@ -5,8 +5,8 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Row};
 
 use super::lease;
 use crate::{
-    source::{At, SourceError, holder, identifier::Identifier},
-    survey::{COUNTED_ROWS_MAX, PATIENCE, Parked, Survey, pending},
+    source::{At, SourceError, identifier::Identifier, survey::Answers},
+    survey::{COUNTED_ROWS_MAX, PATIENCE, Survey},
 };
 
 /// The server gives up before the relay does, so that nothing goes on in vain.
@@ -60,18 +60,8 @@ async fn all(
         let ends = AssertSqlSafe(format!("SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM \"{table}\""));
         span = sqlx::query_scalar(ends).fetch_one(&mut *connection).await?;
     }
-    let (pending, estimated) = pending(counted, span);
     let parked = sqlx::query_as(PARKED).bind(name).fetch_all(&mut *connection).await?;
     let blocked_keys = sqlx::query_scalar(BLOCKED).bind(name).fetch_one(&mut *connection).await?;
-    let oldest_transaction: Option<i64> =
-        sqlx::query_scalar(OLDEST_TRANSACTION).fetch_one(&mut *connection).await?;
-    Ok(Survey {
-        pending,
-        estimated,
-        oldest: oldest.map(holder::millis),
-        parked: Parked::of(parked),
-        blocked_keys,
-        oldest_transaction: oldest_transaction.map(holder::millis),
-        holder: holder::nobody(),
-    })
+    let oldest_transaction = sqlx::query_scalar(OLDEST_TRANSACTION).fetch_one(&mut *connection).await?;
+    Ok(Answers { counted, span, oldest, parked, blocked_keys, oldest_transaction }.survey())
 }
