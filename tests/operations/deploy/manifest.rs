@@ -14,7 +14,7 @@ pub(crate) fn text_at<'a>(yaml: &'a Yaml, name: &str) -> &'a str {
     yaml[name].as_str().unwrap_or_else(|| panic!("no text {name:?} in {yaml:?}"))
 }
 
-fn list<'a>(yaml: &'a Yaml) -> &'a [Yaml] {
+fn list(yaml: &Yaml) -> &[Yaml] {
     yaml.as_vec().map_or(&[], Vec::as_slice)
 }
 
