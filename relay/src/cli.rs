@@ -11,8 +11,10 @@ mod check;
 mod doctor;
 mod exit;
 mod grants;
+mod log;
 mod on;
 mod parked;
+mod reload;
 mod run;
 mod saga;
 mod schema;
@@ -33,7 +35,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Works until SIGTERM or SIGINT; a second signal stops at once.
+    /// Works until SIGTERM or SIGINT; a second signal stops at once. SIGHUP reads the configuration again.
     Run(ConfigFile),
     /// Prints the effective configuration, without secrets, and tries every connection.
     Check(ConfigFile),

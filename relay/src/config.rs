@@ -24,7 +24,9 @@ use crate::{
 };
 
 mod admin;
+pub(crate) mod changes;
 mod check;
+mod exposure;
 mod foreign;
 mod format;
 mod keys;
@@ -36,10 +38,14 @@ mod tests;
 
 pub use self::{
     admin::{AdminConfig, LISTEN, TOKEN_CHARS_MIN},
+    exposure::exposure,
     format::FormatConfig,
     read::{ConfigError, read},
     sink::{Security, SinkConfig, SinkKind},
 };
+
+/// What is logged when nothing else is said.
+const LOG: &str = "info,lapin=off";
 
 /// Everything that a relay process is told.
 #[derive(Clone, Debug, Deserialize)]
@@ -66,6 +72,12 @@ pub struct Config {
     pub relay: RelayConfig,
     /// `[admin]`: health, metrics and the API over HTTP; none without the section.
     pub admin: Option<AdminConfig>,
+    /// Whether the file itself holds a password or a token, not only the names of files and variables that do.
+    #[serde(skip)]
+    pub secrets_in_file: bool,
+    /// Each key that file or environment set, `source.main.url`, and its value: what a reload compares.
+    #[serde(skip)]
+    pub(crate) written: BTreeMap<String, SecretString>,
 }
 
 /// `[source.NAME]`
@@ -193,6 +205,9 @@ pub struct RelayConfig {
     /// A transaction of the source's database that has been open for so long is named in the log (PostgreSQL, with the right
     /// `pg_monitor`): until it ends no deleted row leaves its page. Default: 900,000, a quarter of an hour.
     pub old_transaction_ms: u64,
+    /// What is logged: a level, and others for parts of the program, such as `info,barid_relay::lease=debug`. The variable RUST_LOG is over
+    /// it. Default: `info,lapin=off`, without what the RabbitMQ client says about connections that it closes itself.
+    pub log: String,
     /// What people see as the owner of a source, in logs and in `relay_source`. Default: host, process and some random
     /// characters.
     pub instance: String,
@@ -212,6 +227,7 @@ impl Default for RelayConfig {
             drain_ms: millis(settings.drain),
             lease_ms: millis(settings.lease),
             old_transaction_ms: millis(settings.old_transaction),
+            log: LOG.to_owned(),
             instance: default_instance().to_owned(),
         }
     }

@@ -3,15 +3,15 @@
 //! `barid-relay doctor` shows it. A [`Finding`] names what was looked at, what was found, and the remedy. Nothing is changed
 //! anywhere: destinations are declared again as they should be, which RabbitMQ answers without making anything when they exist.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use barid::transport::TransportError;
+use barid::{store::pool::is_local, transport::TransportError};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
     archive::After,
-    config::{Config, SinkConfig, SinkKind, SourceConfig},
+    config::{Config, SinkConfig, SinkKind, SourceConfig, exposure},
     setup::{self, SetupError},
     sink::Topology,
     source::{SourceError, open},
@@ -114,6 +114,17 @@ impl Report {
 
 /// How long a broker may take for one question.
 const BROKER_WITHIN: Duration = Duration::from_secs(15);
+
+/// Looks at the configuration's file.
+#[must_use]
+pub fn file(file: &Path, config: &Config) -> Vec<Finding> {
+    let mut report = Report::new("configuration".to_owned());
+    match exposure(file, config) {
+        Some((what, remedy)) => report.warning("file", what, remedy),
+        None => report.ok("file", format!("{} shows no secret to everybody", file.display())),
+    }
+    report.findings()
+}
 
 /// Looks at a source. Transactions count as old from `old` on.
 pub async fn source(name: &str, config: &SourceConfig, old: Duration) -> Vec<Finding> {
@@ -241,41 +252,4 @@ fn encryption(sink: &SinkConfig, mut report: Report) -> Vec<Finding> {
         },
     }
     report.findings()
-}
-
-/// Whether an address leads to this machine.
-#[must_use]
-pub fn is_local(address: &str) -> bool {
-    let host = address.trim();
-    let host = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None if host.matches(':').count() == 1 => host.split(':').next().unwrap_or_default(),
-        None => host,
-    };
-    host == "localhost"
-        || host.starts_with('/')
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_machine_has_several_names() {
-        for address in [
-            "localhost",
-            "localhost:9092",
-            "127.0.0.1:1",
-            "127.9.9.9",
-            "[::1]:5672",
-            "::1",
-            "/run/postgresql",
-        ] {
-            assert!(is_local(address), "{address}");
-        }
-        for address in ["db", "db:5432", "10.0.0.1", "localhost.example:1", "[2001:db8::1]:1", ""] {
-            assert!(!is_local(address), "{address}");
-        }
-    }
 }

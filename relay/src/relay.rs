@@ -43,12 +43,14 @@ mod reading;
 mod retiring;
 #[cfg(test)]
 mod tests;
+mod tuning;
 mod waking;
 mod watching;
 
 pub use self::{
     builder::{BuildError, RelayBuilder, Settings},
     error::RelayError,
+    tuning::Tuner,
 };
 use self::{
     complain::Complaints,
@@ -66,6 +68,7 @@ pub struct Relay {
     sinks: Vec<Sink>,
     routes: Routes,
     settings: Settings,
+    tuner: Tuner,
     instance: String,
     doorbell: Doorbell,
     doorbell_at: Option<Address>,
@@ -101,6 +104,12 @@ impl Relay {
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<Stats> {
         self.stats.subscribe()
+    }
+
+    /// Changes some of its settings while it works.
+    #[must_use]
+    pub fn tuner(&self) -> Tuner {
+        self.tuner.clone()
     }
 
     /// What is counted while it works.
@@ -304,7 +313,7 @@ impl Session<'_> {
         // How it stands with the brokers is looked at now and then, also when nothing happens.
         let idle = Instant::now() + IDLE_LOOK;
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
-        let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
+        let deletes = deletes.map(|since| since + self.relay.tuner.now().delete_wait);
         let look =
             self.watch.next().into_iter().chain(self.keeping.next()).chain([self.horizon.next()]).min();
         let look = look.filter(|_| self.deleting.has_room());

@@ -39,6 +39,11 @@ impl Pace {
         Self { min, max: max.max(min), quiet_since: Instant::now(), fruitless: 0 }
     }
 
+    /// From now on pauses between `min` and `max`.
+    pub(crate) fn between(&mut self, min: Duration, max: Duration) {
+        (self.min, self.max) = (min, max.max(min));
+    }
+
     /// A look found something.
     pub(crate) fn found(&mut self) {
         self.quiet_since = Instant::now();

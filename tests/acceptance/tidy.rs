@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+#[path = "tidy/security.rs"]
+mod security;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -212,8 +212,13 @@ async fn what_cannot_be_reached_and_the_wrong_schema() {
     write(&good.replace(&place.url, &empty.url));
     says(&doctor(&place, &[]).await, "schema", "problem", &["barid-relay schema apply"]);
     empty.drop_now().await;
-    // By another name of this machine, which the program does not know: what goes there is not encrypted.
-    write(&good.replace("@127.0.0.1:", "@127.1:"));
+    // By another name of this machine, which the program does not know: what goes there has to be encrypted, or to be told not to.
+    let elsewhere = good.replace("@127.0.0.1:", "@127.1:");
+    write(&elsewhere);
+    let found = doctor(&place, &[]).await;
+    says(&found, "connection", "problem", &["no safe connection", "sslrootcert=FILE", "sslmode=disable"]);
+    let url = place.url.replace("@127.0.0.1:", "@127.1:");
+    write(&elsewhere.replace(&url, &format!("{url}?sslmode=disable")));
     let found = doctor(&place, &[]).await;
     says(&found, "tls", "warning", &["source.main", "sslmode=verify-full"]);
     says(&found, "tls", "warning", &["sink.out", "amqps://"]);

@@ -3,80 +3,14 @@
 #![allow(clippy::unwrap_used)] // a test
 
 use barid_tests::place::{Hand, Kind, PATIENCE, Place};
-use barid_tests::{Process, eventually, names};
-use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
-use url::Url;
-
-struct Roles {
-    app: String,
-    relay: String,
-    operator: String,
-}
-
-impl Roles {
-    fn new() -> Self {
-        // MariaDB's names of users have at most 80 characters, MySQL's 32.
-        let name = |what: &str| {
-            let unique = names::unique(what).replace(['-', '.'], "_");
-            let end = unique.len() - 12;
-            format!("{what}_{}", &unique[end..])
-        };
-        Self { app: name("app"), relay: name("relay"), operator: name("operator") }
-    }
-
-    fn all(&self) -> [&str; 3] {
-        [&self.app, &self.relay, &self.operator]
-    }
-}
-
-async fn printed(place: &Place, roles: &Roles, dialect: &str) -> String {
-    let arguments = ["grants", "print", "--dialect", dialect, "--app", &roles.app, "--relay", &roles.relay];
-    let mut process = Process::relay([&arguments[..], &["--operator", &roles.operator]].concat());
-    let status = process.ended(PATIENCE).await;
-    let said = process.log().join("\n");
-    assert!(status.success(), "{said}");
-    assert!(place.kind == Kind::Sqlite || roles.all().iter().all(|role| said.contains(*role)), "{said}");
-    said
-}
-
-fn as_role(place: &Place, role: &str) -> String {
-    let mut url = Url::parse(&place.url).unwrap();
-    url.set_username(role).unwrap();
-    url.set_password(Some("x")).unwrap();
-    url.into()
-}
-
-/// What may be done, and what may not.
-async fn may(place: &Place, role: &str, allowed: &[&str], refused: &[&str]) {
-    let url = as_role(place, role);
-    for (statement, expected) in
-        allowed.iter().map(|text| (text, true)).chain(refused.iter().map(|text| (text, false)))
-    {
-        let text = sqlx::raw_sql(AssertSqlSafe((*statement).to_owned()));
-        let done = match place.kind {
-            Kind::Postgres => PgConnection::connect(&url).await.unwrap().execute(text).await.map(drop),
-            _ => MySqlConnection::connect(&url).await.unwrap().execute(text).await.map(drop),
-        };
-        assert_eq!(done.is_ok(), expected, "{:?} {role}: {statement}: {done:?}", place.kind);
-        if let Err(error) = done {
-            let said = error.to_string();
-            assert!(said.contains("denied"), "refused for another reason: {statement}: {said}");
-        }
-    }
-}
+use barid_tests::roles::{Roles, as_role, may};
+use barid_tests::{Process, eventually};
 
 #[tokio::test]
 async fn each_role_can_do_its_work_and_no_other() {
     for kind in [Kind::Postgres, Kind::MariaDb] {
-        let (place, roles) = (Place::new(kind).await, Roles::new());
-        let (dialect, create) = match kind {
-            Kind::Postgres => ("postgres", "CREATE ROLE {} LOGIN PASSWORD 'x'"),
-            _ => ("mysql", "CREATE USER '{}'@'%' IDENTIFIED BY 'x'"),
-        };
-        for role in roles.all() {
-            place.execute(&create.replace("{}", role)).await;
-        }
-        place.execute(&printed(&place, &roles, dialect).await).await;
+        let place = Place::new(kind).await;
+        let roles = Roles::of(&place).await;
         let id = if kind == Kind::Postgres { "gen_random_uuid()" } else { "UNHEX(REPLACE(UUID(), '-', ''))" };
         let name = if kind == Kind::Postgres { "type" } else { "`type`" };
         let insert = format!(
@@ -115,8 +49,11 @@ async fn each_role_can_do_its_work_and_no_other() {
             &[],
             &[
                 "UPDATE outbox SET payload = NULL",
+                "UPDATE outbox SET seq = 1",
                 "INSERT INTO relay_audit (source) VALUES ('x')",
                 "CREATE TABLE t (id INT)",
+                "ALTER TABLE outbox ADD COLUMN x INT",
+                "TRUNCATE TABLE outbox",
             ],
         )
         .await;
@@ -144,13 +81,7 @@ async fn each_role_can_do_its_work_and_no_other() {
         )
         .await;
         assert!(relay.terminate(PATIENCE).await.0.success());
-        for role in roles.all() {
-            let drop = match kind {
-                Kind::Postgres => format!("DROP OWNED BY {role}; DROP ROLE {role}"),
-                _ => format!("DROP USER '{role}'@'%'"),
-            };
-            place.execute(&drop).await;
-        }
+        roles.drop_from(&place).await;
     }
 }
 
@@ -158,7 +89,7 @@ async fn each_role_can_do_its_work_and_no_other() {
 async fn a_role_that_is_no_plain_name_is_refused_and_help_tells_a_newcomer_what_there_is() {
     let place = Place::new(Kind::Sqlite).await;
     let roles = Roles::new();
-    assert!(printed(&place, &roles, "sqlite").await.contains("chmod 660"));
+    assert!(roles.printed(&place, "sqlite").await.contains("chmod 660"));
     let run = async |arguments: &[&str]| {
         let mut process = Process::relay(arguments);
         let status = process.ended(PATIENCE).await;

@@ -11,6 +11,7 @@
 //! * [`ledger`]: what became of the promises, with the proof that the faults happened
 //! * [`rig`]: all of these around the relay's binary
 //! * [`place`]: one of the three databases with an outbox, a queue behind it, and the relay's binary
+//! * [`roles`]: who may do what in such a database, as the relay prints it
 //! * [`http`]: one request to the relay's admin server
 //! * [`promtool()`] and [`faketime()`]: programs and libraries that are fetched when they are missing
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
@@ -38,6 +39,7 @@ pub mod private;
 pub mod process;
 pub mod proxy;
 pub mod rig;
+pub mod roles;
 pub mod servers;
 pub mod spread;
 pub mod sql;

@@ -78,6 +78,17 @@ pub enum ConnectError {
         /// What the database said.
         cause: String,
     },
+    /// Nobody can be sure that it is this database that answers, or nobody may listen in: it has no encryption, or a certificate of
+    /// another name or of an authority that is not trusted. Say whom to trust, or do without, in the address.
+    #[error("no safe connection to {address}: {cause}; {remedy}")]
+    Untrusted {
+        /// The address without its password.
+        address: String,
+        /// What is wrong.
+        cause: String,
+        /// What to write into the address.
+        remedy: &'static str,
+    },
     /// Nobody answers there. Check host and port, and that the database runs.
     #[error("cannot reach {address}: {cause}; check host and port, and that the database runs")]
     Unreachable {
@@ -98,6 +109,10 @@ impl ConnectError {
 
 impl AnyPool {
     /// Opens the database that `url` names, with at most `connections_max` connections, and makes one to see that it works.
+    ///
+    /// A PostgreSQL, MariaDB or MySQL on another machine has to be encrypted and to prove its name, unless the address says how it shall
+    /// be: `sslmode=` and `sslrootcert=FILE` on PostgreSQL, `ssl-mode=` and `ssl-ca=FILE` on the others. The public authorities are
+    /// trusted, and whom the file names.
     ///
     /// SQLite files are made when they do not exist, and opened with a write-ahead log, `synchronous = FULL` (or what
     /// `?synchronous=normal` says), foreign keys, and a busy timeout of 5 seconds. An in-memory database has one connection,
@@ -208,6 +223,20 @@ impl fmt::Display for Dialect {
     }
 }
 
+/// Whether an address, a host or a host with a port, leads to this machine.
+#[must_use]
+pub fn is_local(address: &str) -> bool {
+    let host = address.trim();
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None if host.matches(':').count() == 1 => host.split(':').next().unwrap_or_default(),
+        None => host,
+    };
+    host == "localhost"
+        || host.starts_with('/')
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// `url` as it may be shown: every password is replaced by `***`. What cannot be read as an address keeps its scheme only.
 #[must_use]
 pub fn redacted(url: &str) -> String {
@@ -258,6 +287,24 @@ mod tests {
     async fn an_unknown_scheme_says_what_may_be_written() {
         let error = AnyPool::connect("oracle://u:s3cret@h/d", 1).await.unwrap_err().to_string();
         assert!(error.contains("oracle://u:***@h/d") && error.contains("postgres://"), "{error}");
+    }
+
+    #[test]
+    fn this_machine_has_several_names() {
+        for address in [
+            "localhost",
+            "localhost:9092",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]:5672",
+            "::1",
+            "/run/postgresql",
+        ] {
+            assert!(is_local(address), "{address}");
+        }
+        for address in ["db", "db:5432", "10.0.0.1", "localhost.example:1", "[2001:db8::1]:1", ""] {
+            assert!(!is_local(address), "{address}");
+        }
     }
 
     #[cfg(not(feature = "postgres"))]

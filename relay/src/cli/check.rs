@@ -1,6 +1,6 @@
 //! `barid-relay check`
 
-use std::{io::IsTerminal, path::Path};
+use std::path::Path;
 
 use super::{Failure, exit, load};
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
 pub(super) async fn check(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
     println!("{config}");
+    if let Some((what, remedy)) = crate::config::exposure(file, &config) {
+        eprintln!("warning: {what}; {remedy}");
+    }
     let (mut failed, mut worst) = (0, 0);
     for (name, source) in &config.source {
         let result = match setup::database(name, source).await {
@@ -60,20 +63,5 @@ fn tell(section: &str, result: Result<(), SetupError>, failed: &mut usize, worst
             *failed += 1;
             *worst = (*worst).max(exit::setup(&error));
         }
-    }
-}
-
-/// Logs to stderr, as much as RUST_LOG says. Unless it says something: `info`, without what the
-/// RabbitMQ client says about connections that it closes itself.
-pub(super) fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,lapin=off"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .try_init();
-    if let Err(error) = log {
-        eprintln!("the log was set up before: {error}");
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 /// Shown below `barid-relay doctor --help`.
 pub(super) const HELP: &str =
     "It looks at the role and its grants, the schema, replicas and poolers, the sequence, autovacuum, old \
-transactions and who holds them, destinations and their arguments, encryption, and clocks. It changes nothing.
+transactions and who holds them, destinations and their arguments, encryption, clocks, and who can read secrets. It changes nothing.
 
 Levels:
   problem  messages are not delivered, or promises are not kept: exit code 8
@@ -46,7 +46,8 @@ pub(super) async fn doctor(arguments: &Doctor) -> Result<(), Failure> {
     let sources = config.source.iter().map(|(name, source)| doctor::source(name, source, arguments.old));
     let sinks = config.sink.iter().map(|(name, sink)| doctor::sink(&config, name, sink));
     let (sources, sinks) = tokio::join!(join_all(sources), join_all(sinks));
-    let findings: Vec<Finding> = sources.into_iter().chain(sinks).flatten().collect();
+    let file = doctor::file(&arguments.file.config, &config);
+    let findings: Vec<Finding> = std::iter::once(file).chain(sources).chain(sinks).flatten().collect();
     let problems = findings.iter().filter(|finding| finding.level == Level::Problem).count();
     match arguments.output {
         Output::Json => {

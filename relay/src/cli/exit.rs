@@ -171,7 +171,7 @@ fn saga(error: &OrchestrationError) -> u8 {
 
 fn connect(error: &ConnectError) -> u8 {
     match error {
-        ConnectError::Refused { .. } | ConnectError::Unreachable { .. } => 4,
+        ConnectError::Refused { .. } | ConnectError::Untrusted { .. } | ConnectError::Unreachable { .. } => 4,
         _ => 3,
     }
 }

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Failure, load};
+use super::{Failure, load, log::Log, reload::Reload};
 use crate::{
     admin::{
         Admin,
@@ -21,23 +21,29 @@ use crate::{
 /// Works on every source until all have ended. One that fails does not stop the others.
 pub(super) async fn run(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
-    crate::cli::check::log_to_stderr();
+    let reload = Reload::new(&config, Log::start(&config.relay.log));
     let settings = config.to_string().replace("\n\n", "\n").replace('\n', "; ");
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %settings, "starting");
+    if let Some((what, remedy)) = crate::config::exposure(file, &config) {
+        tracing::warn!("{what}; {remedy}");
+    }
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
     let board = Arc::new(Board::new(&config));
     let administered = administer(&config, &board).await?;
     let (setup, others) = (&Setup::new(&config), config.source.len() - 1);
-    let (stop, board) = (&stop, &*board);
+    let (stop, board, reload) = (&stop, &*board, &reload);
     let working = config.source.keys().map(async |name| {
-        let worked = work(name, setup, board, stop).await;
+        let worked = work(name, setup, (board, reload), stop).await;
         board.ended(name, if worked.is_ok() { Phase::Stopped } else { Phase::Failed });
         worked.inspect_err(|failure| {
             tracing::error!(source = name, %failure, others, "this source has ended; the others go on");
         })
     });
-    let ended = join_all(working).await;
+    let ended = tokio::select! {
+        ended = join_all(working) => ended,
+        failed = reload.on_hangup(file) => match failed? {},
+    };
     // Last: it tells how the sources end.
     drop(administered);
     let failures: Vec<Failure> = ended.into_iter().filter_map(Result::err).collect();
@@ -57,9 +63,15 @@ async fn administer(config: &Config, board: &Arc<Board>) -> Result<Option<DropGu
 }
 
 /// Works on one source: opens what it needs, waiting out what may pass, and relays until told to stop.
-async fn work(name: &str, setup: &Setup<'_>, board: &Board, stop: &CancellationToken) -> Result<(), Failure> {
+async fn work(
+    name: &str,
+    setup: &Setup<'_>,
+    (board, reload): (&Board, &Reload),
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
     let Some(relay) = open(name, setup, stop).await? else { return Ok(()) };
     board.opened(name, &relay);
+    reload.opened(name, relay.tuner());
     // A task of its own, so that sources use all processors.
     let running = tokio::spawn(relay.run_until(stop.clone().cancelled_owned()));
     let stats = running.await.map_err(|_| Failure::Died(name.to_owned()))??;

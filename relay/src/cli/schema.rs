@@ -19,6 +19,7 @@ pub(super) fn print(dialect: DialectName) -> Result<(), Failure> {
 pub(super) async fn apply(url: Option<String>, file: &Path) -> Result<(), Failure> {
     let mut urls = Vec::new();
     if let Some(url) = url {
+        warn_of_password(&url);
         urls.push(url);
     } else {
         let config = load(file)?;
@@ -37,6 +38,17 @@ pub(super) async fn apply(url: Option<String>, file: &Path) -> Result<(), Failur
         apply_to(&AnyPool::connect(&url, 1).await?).await?;
     }
     Ok(())
+}
+
+/// What is among the arguments, every user of the machine sees in `ps`.
+fn warn_of_password(url: &str) {
+    let has_password = url::Url::parse(url).is_ok_and(|url| url.password().is_some());
+    let in_arguments = std::env::args_os().any(|argument| argument.to_string_lossy().contains(url));
+    if has_password && in_arguments {
+        eprintln!(
+            "warning: every user of this machine can see the password on the command line; put the address into BARID_RELAY_SCHEMA_URL"
+        );
+    }
 }
 
 async fn apply_to(pool: &AnyPool) -> Result<(), SchemaError> {

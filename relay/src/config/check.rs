@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use barid::distributed::ResourceId;
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     lease::{INSTANCE_CHARS_MAX, LEASE_BOUNDS},
@@ -104,6 +105,11 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
     if !(shortest..=longest).contains(&Duration::from_millis(relay.lease_ms)) {
         let (shortest, longest) = (shortest.as_millis(), longest.as_millis());
         say(&["relay", "lease_ms"], format!("lease_ms in [relay] must be between {shortest} and {longest}"));
+    }
+    if let Err(error) = EnvFilter::try_new(&relay.log) {
+        let what =
+            format!("log in [relay]: {error}; write for instance \"info\" or \"info,barid_relay=debug\"");
+        say(&["relay", "log"], what);
     }
     if relay.instance.is_empty() || relay.instance.chars().count() > INSTANCE_CHARS_MAX {
         say(

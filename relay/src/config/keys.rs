@@ -90,6 +90,7 @@ pub(super) const RELAY: &[Key] = &[
     ("drain_ms", Kind::Whole),
     ("lease_ms", Kind::Whole),
     ("old_transaction_ms", Kind::Whole),
+    ("log", Kind::Text),
     ("instance", Kind::Text),
 ];
 

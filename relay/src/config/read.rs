@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{
-    Config, check,
+    Config, check, exposure,
     keys::{self, Kind},
 };
 
@@ -79,6 +79,8 @@ pub(super) fn parse(
         }
     };
     super::foreign::places(&mut config, &leaves);
+    config.written = leaves.iter().map(|leaf| (leaf.path.join("."), leaf.value.to_string().into())).collect();
+    config.secrets_in_file = leaves.iter().any(|leaf| exposure::is_secret_of(file, leaf));
     let problems = check::problems(&config, &leaves, file);
     if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
 }

@@ -54,7 +54,7 @@ impl fmt::Display for Config {
         writeln!(f, "retry_min_ms = {}\nretry_max_ms = {}", relay.retry_min_ms, relay.retry_max_ms)?;
         writeln!(f, "drain_ms = {}\nlease_ms = {}", relay.drain_ms, relay.lease_ms)?;
         writeln!(f, "old_transaction_ms = {}", relay.old_transaction_ms)?;
-        writeln!(f, "instance = {:?}", relay.instance)?;
+        writeln!(f, "log = {:?}\ninstance = {:?}", relay.log, relay.instance)?;
         let Some(admin) = &self.admin else { return Ok(()) };
         writeln!(f, "\n[admin]\nlisten = \"{}\"", admin.listen)?;
         if admin.token.is_some() {

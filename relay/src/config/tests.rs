@@ -262,6 +262,24 @@ fn nothing_secret_is_shown() {
 }
 
 #[test]
+fn a_secret_in_the_file_is_told_from_one_elsewhere() {
+    assert!(with(GOOD, &[]).unwrap().secrets_in_file);
+    let clean = GOOD.replace(":s3cret@", "@").replace("sasl.password", "client.rack");
+    assert!(!with(&clean, &[]).unwrap().secrets_in_file);
+    for (section, secret) in [
+        ("[sink.rabbit]", "[admin]\ntoken = \"s3cret-s3cret-s3cret\"\n\n[sink.rabbit]"),
+        ("[source.main]", "[resource.stock]\nurl = \"mysql://shop:s3cret@db/stock\"\n\n[source.main]"),
+    ] {
+        assert!(with(&clean.replace(section, secret), &[]).unwrap().secrets_in_file, "{secret}");
+    }
+    let variables = [
+        ("BARID_RELAY__SOURCE__MAIN__URL", "postgres://shop:s3cret@db/shop"),
+        ("BARID_RELAY__ADMIN__TOKEN", "s3cret-s3cret-s3cret"),
+    ];
+    assert!(!with(&clean, &variables).unwrap().secrets_in_file, "the environment is not the file");
+}
+
+#[test]
 fn what_is_shown_has_every_key() {
     let secure =
         GOOD.replace("brokers = ", "security = \"sasl_plaintext\"\nsasl_mechanism = \"PLAIN\"\nbrokers = ");

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use barid::doorbell::{Address, Doorbell};
 use tokio::sync::watch;
 
-use super::Relay;
+use super::{Relay, Tuner};
 use crate::{
     archive::After,
     format::Format,
@@ -261,6 +261,7 @@ impl RelayBuilder {
             source: self.source,
             sinks: self.sinks,
             routes: Routes::new(routes),
+            tuner: Tuner::new(&self.settings, self.doorbell.clone()),
             settings: self.settings,
             instance: self.instance,
             doorbell: self.doorbell,

@@ -11,7 +11,7 @@ impl Session<'_> {
     /// whoever works on the source next.
     pub(super) async fn drain(&mut self) -> Result<(), RelayError> {
         self.reading.stop();
-        let bound = self.relay.settings.drain;
+        let bound = self.relay.tuner.now().drain;
         let sinks = std::mem::take(&mut self.sinks);
         let closing = sinks.into_iter().map(|sink| timeout(bound, sink.publisher.close()));
         let now = Instant::now();

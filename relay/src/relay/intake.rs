@@ -15,11 +15,11 @@ use crate::{
 impl Session<'_> {
     /// Asks for the next rows when there is room for a batch. Says whether it did.
     pub(super) fn ask_for_more(&mut self) -> bool {
-        let settings = &self.relay.settings;
+        let (settings, batch_rows) = (&self.relay.settings, self.relay.tuner.now().batch_rows);
         let room = settings.buffer_rows_max.saturating_sub(self.lanes.rows());
         let bytes_max = settings.buffer_bytes_max.saturating_sub(self.lanes.bytes());
-        let rows_max = room.min(settings.batch_rows);
-        if bytes_max == 0 || rows_max < settings.batch_rows.min(settings.buffer_rows_max / 2).max(1) {
+        let rows_max = room.min(batch_rows);
+        if bytes_max == 0 || rows_max < batch_rows.min(settings.buffer_rows_max / 2).max(1) {
             return false;
         }
         let again = self.lanes.again();

@@ -100,9 +100,8 @@ async fn parts(relay: &Relay, lease: &Lease) -> Result<Parts, RelayError> {
     }
     let held = lanes.held();
     tracing::info!(source = source.name(), %epoch, held_keys = held, "claimed the outbox");
-    let doorbell = relay.doorbell.clone();
     Ok(Parts {
-        reading: Reading::start(source.clone(), epoch, reader, &relay.settings, doorbell),
+        reading: Reading::start(relay, epoch, reader),
         deleting: Deleting::start(source.clone(), epoch, writer, &relay.settings),
         watch: Watch::new(released),
         lanes,

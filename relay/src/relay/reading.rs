@@ -9,7 +9,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{RelayError, Settings};
+use super::{Relay, RelayError, Tuner};
 use crate::{
     lane::{LeftOut, backoff::Backoff},
     lease::Epoch,
@@ -43,20 +43,15 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Starts the task with a reader that has adopted what there was to adopt.
-    pub(super) fn start(
-        source: Arc<dyn Source>,
-        epoch: Epoch,
-        reader: Box<dyn Reader>,
-        settings: &Settings,
-        doorbell: Doorbell,
-    ) -> Self {
+    pub(super) fn start(relay: &Relay, epoch: Epoch, reader: Box<dyn Reader>) -> Self {
+        let (source, doorbell) = (relay.source.clone(), relay.doorbell());
         let (wants, wanted) = mpsc::channel(1);
         let (found, pages) = mpsc::channel(1);
         let source_name = source.name().to_owned();
-        let pace = Pace::new(settings.poll_min, settings.idle_poll);
-        let backoff = settings.backoff();
+        let (tuner, backoff) = (relay.tuner(), relay.settings.backoff());
+        let pace = Pace::new(tuner.now().poll_min, tuner.now().idle_poll);
         let hurry = Arc::new(Notify::new());
-        let task = Task { source, epoch, pace, backoff, doorbell, hurry: hurry.clone() };
+        let task = Task { source, epoch, tuner, pace, backoff, doorbell, hurry: hurry.clone() };
         let task = tokio::spawn(task.run(reader, wanted, found));
         Self { source_name, wants, pages, asked: None, read_again: false, hurry, task }
     }
@@ -117,6 +112,7 @@ pub(super) async fn open(source: &dyn Source, epoch: Epoch) -> Result<Box<dyn Re
 struct Task {
     source: Arc<dyn Source>,
     epoch: Epoch,
+    tuner: Tuner,
     pace: Pace,
     backoff: Backoff,
     doorbell: Doorbell,
@@ -148,10 +144,14 @@ impl Task {
                 Asked::Again(left_out) => reader.again(left_out, want).await,
             };
             match read {
-                Ok(rows) if rows.is_empty() && matches!(asked, Asked::News) => tokio::select! {
-                    () = self.pace.rest(&self.doorbell) => {}
-                    () = self.hurry.notified() => return Ok((began, rows)),
-                },
+                Ok(rows) if rows.is_empty() && matches!(asked, Asked::News) => {
+                    let live = self.tuner.now();
+                    self.pace.between(live.poll_min, live.idle_poll);
+                    tokio::select! {
+                        () = self.pace.rest(&self.doorbell) => {}
+                        () = self.hurry.notified() => return Ok((began, rows)),
+                    }
+                }
                 Ok(rows) => {
                     self.pace.found();
                     return Ok((began, rows));

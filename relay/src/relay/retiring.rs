@@ -11,7 +11,7 @@ impl Session<'_> {
     /// Says whether anything was handed over.
     pub(super) fn retire(&mut self, all: bool) -> bool {
         let mut handed_over = false;
-        let settings = &self.relay.settings;
+        let settings = self.relay.tuner.now();
         // Who has lost the source cannot archive: the rows stay, and the new owner publishes them once more.
         if self.lanes.deletes_waiting() == 0 || (self.fenced && self.deleting.archives()) {
             self.unretired_since = None;

@@ -4,21 +4,43 @@
 use sqlx::Connection;
 use sqlx::{Database, pool::PoolOptions};
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use super::is_local;
 use super::{ACQUIRE_TIMEOUT, AnyPool, ConnectError, redacted};
 
 #[cfg(feature = "postgres")]
+const POSTGRES_REMEDY: &str = "add ?sslmode=verify-full&sslrootcert=FILE to the address with the certificate of its authority, or, where nobody else is on the way, \
+     ?sslmode=disable";
+
+#[cfg(feature = "mysql")]
+const MYSQL_REMEDY: &str = "add ?ssl-mode=VERIFY_IDENTITY&ssl-ca=FILE to the address with the certificate of its authority, or, where nobody else is on the \
+     way, ?ssl-mode=DISABLED";
+
+#[cfg(feature = "postgres")]
 pub(super) async fn postgres(url: &str, connections_max: u32) -> Result<AnyPool, ConnectError> {
-    let options: sqlx::postgres::PgConnectOptions = url.parse().map_err(|e| unusable(url, &e))?;
+    use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+    let mut options: PgConnectOptions = url.parse().map_err(|e| unusable(url, &e))?;
+    let here = options.get_socket().is_some() || is_local(options.get_host());
+    if !here && !chooses_encryption(url) && std::env::var_os("PGSSLMODE").is_none() {
+        options = options.ssl_mode(PgSslMode::VerifyFull);
+    }
     // A pool tries again and again until its timeout and then says only that it timed out: a connection says why.
-    probe::<sqlx::Postgres>(url, sqlx::PgConnection::connect_with(&options)).await?;
+    probe::<sqlx::Postgres>(url, POSTGRES_REMEDY, sqlx::PgConnection::connect_with(&options)).await?;
     Ok(AnyPool::Postgres(pool_options(connections_max).connect_lazy_with(options)))
 }
 
 #[cfg(feature = "mysql")]
 pub(super) async fn mysql(url: &str, connections_max: u32) -> Result<AnyPool, ConnectError> {
-    let options: sqlx::mysql::MySqlConnectOptions = url.parse().map_err(|e| unusable(url, &e))?;
+    use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+
+    let mut options: MySqlConnectOptions = url.parse().map_err(|e| unusable(url, &e))?;
+    let here = options.get_socket().is_some() || is_local(options.get_host());
+    if !here && !chooses_encryption(url) {
+        options = options.ssl_mode(MySqlSslMode::VerifyIdentity);
+    }
     let options = options.timezone(Some("+00:00".to_owned()));
-    probe::<sqlx::MySql>(url, sqlx::MySqlConnection::connect_with(&options)).await?;
+    probe::<sqlx::MySql>(url, MYSQL_REMEDY, sqlx::MySqlConnection::connect_with(&options)).await?;
     Ok(AnyPool::MySql(pool_options(connections_max).connect_lazy_with(options)))
 }
 
@@ -80,10 +102,31 @@ fn unusable(url: &str, error: &sqlx::Error) -> ConnectError {
     ConnectError::Address { address: redacted(url), cause: error.to_string() }
 }
 
+/// Whether the address says how safe the connection shall be. The drivers' own choice, to encrypt when the server offers it, gives the
+/// password to anybody who stands in between and offers nothing.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn chooses_encryption(url: &str) -> bool {
+    let chosen =
+        |parsed: url::Url| parsed.query_pairs().any(|(name, _)| matches!(&*name, "sslmode" | "ssl-mode"));
+    url::Url::parse(url).is_ok_and(chosen)
+}
+
+/// No encryption, or a certificate that proves nothing: the driver has one kind of error for the first and hides the second in
+/// what it read.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn is_untrusted(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(cause) => cause.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
+    }
+}
+
 /// Makes one connection, within a bound, and closes it.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 async fn probe<DB: Database>(
     url: &str,
+    remedy: &'static str,
     connecting: impl Future<Output = Result<DB::Connection, sqlx::Error>>,
 ) -> Result<(), ConnectError> {
     let address = redacted(url);
@@ -98,6 +141,9 @@ async fn probe<DB: Database>(
         }
         Ok(Err(error)) if error.as_database_error().is_some() => {
             Err(ConnectError::Refused { address, cause: error.to_string() })
+        }
+        Ok(Err(error)) if is_untrusted(&error) => {
+            Err(ConnectError::Untrusted { address, cause: error.to_string(), remedy })
         }
         Ok(Err(error @ sqlx::Error::Configuration(_))) => {
             Err(ConnectError::Address { address, cause: error.to_string() })

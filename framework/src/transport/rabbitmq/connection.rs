@@ -151,6 +151,12 @@ impl Broker {
     }
 
     fn connect_error(&self, error: &lapin::Error) -> TransportError {
+        if is_untrusted(error) {
+            let cause = format!(
+                "{error}; its certificate proves nothing: name its authority with ca_file, and the host as the certificate names it"
+            );
+            return TransportError::Unreachable { broker: self.address.clone(), cause };
+        }
         match self.call_error(error) {
             TransportError::Lost { broker, cause } => TransportError::Unreachable { broker, cause },
             other => other,
@@ -166,6 +172,11 @@ pub(super) const NOT_FOUND: u16 = 404;
 pub(super) const PRECONDITION_FAILED: u16 = 406;
 /// AMQP reply code: the virtual host does not exist or is closed to the user.
 const NOT_ALLOWED: u16 = 530;
+
+/// Whether the handshake found a certificate of another name, or of an authority that is not trusted: what TLS says is in what was read.
+fn is_untrusted(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::IOError(cause) if cause.kind() == std::io::ErrorKind::InvalidData)
+}
 
 /// The broker's own words, when the error is the broker's.
 pub(super) fn amqp_error(error: &lapin::Error) -> Option<&AMQPError> {

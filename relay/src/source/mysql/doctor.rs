@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use barid::store::pool::is_local;
 use sqlx::{
     Executor, MySqlConnection, MySqlPool, Row,
     mysql::{MySqlDatabaseError, MySqlSslMode},
@@ -9,14 +10,18 @@ use sqlx::{
 
 use super::reader::ACCESS_DENIED;
 use crate::{
-    doctor::{Report, clock, is_local},
+    doctor::{Report, clock},
     source::{At, SourceError},
 };
 
 /// What a relay does, tried without an effect: a statement is refused before it looks at a row, or finds none.
-const TRIED: [(&str, &str); 8] = [
+const TRIED: [(&str, &str); 9] = [
     ("SELECT on outbox", "SELECT seq FROM outbox LIMIT 0"),
     ("DELETE on outbox", "DELETE FROM outbox WHERE 1 = 0"),
+    (
+        "INSERT on outbox, to put back what was parked",
+        "INSERT INTO outbox (id, destination, aggregatetype, `type`) SELECT '', '', '', '' FROM DUAL WHERE 1 = 0",
+    ),
     ("INSERT on relay_source", "INSERT INTO relay_source (source) SELECT '' FROM DUAL WHERE 1 = 0"),
     ("UPDATE on relay_source", "UPDATE relay_source SET epoch = epoch WHERE 1 = 0"),
     ("SELECT on relay_parked", "SELECT seq FROM relay_parked LIMIT 0"),

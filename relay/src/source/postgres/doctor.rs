@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use barid::store::pool::is_local;
 use sqlx::{PgConnection, PgPool, postgres::PgSslMode};
 
 use crate::{
-    doctor::{Report, clock, is_local},
+    doctor::{Report, clock},
     source::{
         At, SourceError,
         mapping::{Mapping, Role},
