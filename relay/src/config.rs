@@ -8,11 +8,15 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use barid::{doorbell::Address, limits::CONFIRM_TIMEOUT};
+use barid::{
+    doorbell::Address,
+    limits::{CONFIRM_TIMEOUT, RECORDS_KEPT_FOR},
+};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
+    archive::After,
     lane::{Order, Poison},
     lease::default_instance,
     relay::Settings,
@@ -91,6 +95,12 @@ pub struct SourceConfig {
     /// PostgreSQL: a table of somebody else instead of `outbox`, with the same columns except `xid`.
     #[serde(default, deserialize_with = "identifier")]
     pub table: Option<Identifier>,
+    /// What becomes of a row that was published: `delete`, or `archive`, which moves it into `relay_archive`. Default: `delete`.
+    #[serde(default)]
+    pub after: AfterName,
+    /// For how long an archived row is kept, in seconds. Default: 604,800, a week, which is how long a bus remembers what it has
+    /// handled.
+    pub archive_for_s: Option<u64>,
     /// PostgreSQL: `debezium` is Debezium's table, called `outboxevent` unless `table` says otherwise.
     pub preset: Option<String>,
     /// PostgreSQL: columns of `table` that are called otherwise than the outbox's, by the outbox's names: `payload = "body"`.
@@ -101,6 +111,28 @@ pub struct SourceConfig {
     /// Where the keys about the table are, for messages about it.
     #[serde(skip)]
     pub(crate) places: BTreeMap<String, String>,
+}
+
+/// `after` in `[source.NAME]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterName {
+    /// Published rows are deleted.
+    #[default]
+    Delete,
+    /// Published rows are moved into `relay_archive`.
+    Archive,
+}
+
+impl AfterName {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Archive => "archive",
+        }
+    }
 }
 
 /// `[resource.NAME]`
@@ -191,6 +223,17 @@ impl SourceConfig {
     pub fn options(&self) -> Options {
         Options { listen: self.listen.clone(), table: self.mapping() }
     }
+
+    /// What becomes of a row that was published.
+    #[must_use]
+    pub fn after(&self) -> After {
+        match self.after {
+            AfterName::Delete => After::Delete,
+            AfterName::Archive => {
+                After::Archive { keep: self.archive_for_s.map_or(RECORDS_KEPT_FOR, Duration::from_secs) }
+            }
+        }
+    }
 }
 
 impl Config {
@@ -207,6 +250,7 @@ impl Config {
             batch_rows: source.batch_rows,
             poll_min: Duration::from_millis(source.poll_min_ms),
             idle_poll: Duration::from_millis(source.idle_poll_ms),
+            after: source.after(),
             delete_rows_max: relay.delete_rows_max,
             delete_wait: Duration::from_millis(relay.delete_wait_ms),
             retry_min: Duration::from_millis(relay.retry_min_ms),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
+    archive::After,
     config::{Config, SinkConfig, SinkKind, SourceConfig},
     setup::{self, SetupError},
     sink::Topology,
@@ -131,7 +132,8 @@ pub async fn source(name: &str, config: &SourceConfig, old: Duration) -> Vec<Fin
     report.ok("connection", pool.place());
     report.ok("schema", "every migration that this program knows is applied, unchanged");
     reading(name, config, &pool, &mut report).await;
-    if let Err(error) = open::examine(name, &pool, &config.options(), old, &mut report).await {
+    let archives = config.after() != After::Delete;
+    if let Err(error) = open::examine(name, &pool, &config.options(), archives, old, &mut report).await {
         report.failed("examination", &error);
     }
     report.findings()

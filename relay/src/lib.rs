@@ -25,6 +25,7 @@
 //! ```
 
 pub mod admin;
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod doctor;

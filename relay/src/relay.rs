@@ -1,7 +1,7 @@
 //! The loop that joins a source, the lanes and the sinks.
 //!
 //! One reader hands rows over in their order; the lanes say which of them may be in flight; the sinks publish them and
-//! answer; confirmed rows are deleted, hopeless ones parked. Reading, publishing and deleting run at the same time, each
+//! answer; confirmed rows are deleted or archived, hopeless ones parked. Reading, publishing and deleting run at the same time, each
 //! bounded: a full window stops publishing, a full buffer stops reading. Nothing is deleted that was not confirmed, and no
 //! database transaction is open while a broker is being waited for.
 
@@ -37,6 +37,7 @@ mod draining;
 mod error;
 mod horizon;
 mod intake;
+mod keeping;
 mod opening;
 mod reading;
 mod retiring;
@@ -53,6 +54,7 @@ use self::{
     complain::Complaints,
     deleting::{Deleting, Done},
     horizon::Horizon,
+    keeping::Keeping,
     reading::Reading,
     watching::Watch,
 };
@@ -173,6 +175,7 @@ struct Session<'a> {
     unretired_since: Option<Instant>,
     watch: Watch,
     horizon: Horizon,
+    keeping: Keeping,
     complaints: Complaints,
     /// As long as the session lives, the meter says that the source is this relay's.
     _owning: Owning,
@@ -224,6 +227,7 @@ impl Session<'_> {
                 done = self.deleting.done() => match done? {
                     Done::Gone(rows) => self.lanes.gone(rows),
                     Done::Oldest(oldest) => self.complain_about(oldest),
+                    Done::Expired(expired) => self.keeping.went(expired, Instant::now()),
                     Done::Looked(seen) => {
                         let parking = self.lanes.parks_waiting() > 0 || !self.deleting.idle();
                         if self.watch.released(seen, parking) {
@@ -296,7 +300,8 @@ impl Session<'_> {
         let idle = Instant::now() + IDLE_LOOK;
         let deletes = self.unretired_since.filter(|_| self.deleting.has_room());
         let deletes = deletes.map(|since| since + self.relay.settings.delete_wait);
-        let look = self.watch.next().into_iter().chain([self.horizon.next()]).min();
+        let look =
+            self.watch.next().into_iter().chain(self.keeping.next()).chain([self.horizon.next()]).min();
         let look = look.filter(|_| self.deleting.has_room());
         [self.lanes.next_wake(), deletes, look].into_iter().flatten().min().unwrap_or(idle)
     }

@@ -1,7 +1,7 @@
 //! Where the relay reads from: the outbox of one database.
 //!
-//! A [`Source`] gives out one [`Reader`], which reads rows in their order, one [`Writer`], which deletes what was confirmed
-//! and parks what cannot be delivered, and one [`Leases`], which says whose the table is: each on a connection of its own, and
+//! A [`Source`] gives out one [`Reader`], which reads rows in their order, one [`Writer`], which deletes or archives what was
+//! confirmed and parks what cannot be delivered, and one [`Leases`], which says whose the table is: each on a connection of its own, and
 //! each of no more use after an error: the relay opens a new one. No transaction of theirs is open while anybody waits for a
 //! broker. What is written carries the [`Epoch`] of the writer's ownership and is refused ([`SourceError::Fenced`]) when there
 //! is a newer one, deletes of confirmed rows excepted.
@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use barid::{Doorbell, transport::OutgoingRow};
 
 use crate::{
+    archive::Expired,
     lane::{LeftOut, Park, RowId},
     lease::{Candidate, Epoch, Leases},
 };
@@ -185,6 +186,20 @@ pub trait Writer: Send {
     /// When it is not known to have been done. Doing it again does no harm.
     async fn delete(&mut self, rows: &[RowId]) -> Result<u64, SourceError>;
 
+    /// Moves rows into `relay_archive`, in their order and in one transaction; returns how many there were. A row that is gone
+    /// already leaves nothing there.
+    ///
+    /// # Errors
+    /// [`SourceError::Fenced`] with nothing done, or when it is not known to have been done. Doing it again does no harm.
+    async fn archive(&mut self, epoch: Epoch, rows: &[RowId]) -> Result<u64, SourceError>;
+
+    /// Removes rows from `relay_archive` that have been there for longer than `keep`: of a bounded number behind the position
+    /// `after`, in one transaction.
+    ///
+    /// # Errors
+    /// As for [`Writer::archive`].
+    async fn expire(&mut self, epoch: Epoch, keep: Duration, after: i64) -> Result<Expired, SourceError>;
+
     /// Moves rows into `relay_parked`, in one transaction. A row that is gone already is fine.
     ///
     /// # Errors
@@ -259,6 +274,10 @@ pub const HELD_KEYS_MAX: usize = 100_000;
 /// that the round trip is nothing either.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 const PARKED_PAGE: i64 = 1_000;
+
+/// Archived rows that one step of their removal looks at, and that one transaction of a replay moves: as above.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+const ARCHIVE_PAGE: i64 = 1_000;
 
 /// Where a walk along (`seq`, `id`) begins.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

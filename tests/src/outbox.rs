@@ -120,6 +120,12 @@ impl Outbox {
         waiting.expect("the database shows the outbox")
     }
 
+    /// The ids in the archive, in its order.
+    pub async fn archived(&self) -> Vec<Uuid> {
+        let archived = sql::ids(&self.pool, "SELECT id FROM relay_archive ORDER BY position").await;
+        archived.expect("the database shows the archive")
+    }
+
     /// The ids of parked rows.
     pub async fn parked(&self) -> Vec<Uuid> {
         sql::ids(&self.pool, "SELECT id FROM relay_parked").await.expect("the database shows what is parked")

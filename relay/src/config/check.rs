@@ -9,7 +9,10 @@ use crate::{
     sink::Pattern,
 };
 
-use super::{Config, SinkConfig, SinkKind, SourceConfig, read::Leaf};
+use super::{AfterName, Config, SinkConfig, SinkKind, SourceConfig, read::Leaf};
+
+/// A hundred years: databases refuse times before their calendars begin.
+const ARCHIVE_FOR_S_MAX: u64 = 100 * 366 * 86_400;
 
 /// Everything that does not fit together.
 pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<String> {
@@ -39,6 +42,19 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
         one_of(&section, [("url", source.url.is_some()), ("url_file", source.url_file.is_some())], &mut say);
         if source.batch_rows == 0 {
             say(&section, format!("batch_rows in [source.{name}] must be at least 1"));
+        }
+        match (source.after, source.archive_for_s) {
+            (AfterName::Delete, Some(_)) => say(
+                &["source", name, "archive_for_s"],
+                format!(
+                    "archive_for_s in [source.{name}] means nothing without after = \"archive\": remove it, or add that"
+                ),
+            ),
+            (_, Some(seconds)) if !(1..=ARCHIVE_FOR_S_MAX).contains(&seconds) => say(
+                &["source", name, "archive_for_s"],
+                format!("archive_for_s in [source.{name}] must be between 1 and {ARCHIVE_FOR_S_MAX}"),
+            ),
+            _ => {}
         }
         let shared = |other: &&SourceConfig| other.doorbell.is_some() && other.doorbell == source.doorbell;
         if config.source.values().filter(shared).count() > 1 {

@@ -28,6 +28,8 @@ pub(super) const SOURCE: &[Key] = &[
     ("preset", Kind::Text),
     ("columns", Kind::Properties),
     ("extra_columns", Kind::Text),
+    ("after", Kind::Text),
+    ("archive_for_s", Kind::Whole),
 ];
 
 pub(super) const SINK: &[Key] = &[

@@ -5,6 +5,8 @@ use std::fmt;
 use barid::store::pool::redacted;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::archive::After;
+
 use super::{Config, Security, SinkConfig, SourceConfig};
 
 impl fmt::Display for Config {
@@ -87,6 +89,10 @@ impl SourceConfig {
         }
         for (role, column) in &self.columns {
             writeln!(f, "columns.{role} = {column:?}")?;
+        }
+        writeln!(f, "after = {:?}", self.after.as_str())?;
+        if let After::Archive { keep } = self.after() {
+            writeln!(f, "archive_for_s = {}", keep.as_secs())?;
         }
         Ok(())
     }

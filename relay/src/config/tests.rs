@@ -3,6 +3,8 @@
 use super::{read::parse, *};
 use crate::sink::Topology;
 
+mod after;
+
 const GOOD: &str = r#"
 [source.main]
 url = "postgres://shop:s3cret@db/shop"
@@ -270,6 +272,7 @@ fn what_is_shown_has_every_key() {
         ("SOURCE__MAIN__PRESET", "debezium"),
         ("SOURCE__MAIN__COLUMNS__PAYLOAD", "body"),
         ("SOURCE__MAIN__EXTRA_COLUMNS", "tenant"),
+        ("SOURCE__MAIN__AFTER", "archive"),
         ("SINK__RABBIT__CHANNELS", "2"),
         ("SINK__RABBIT__WINDOW_ROWS_MIN", "10"),
         ("SINK__RABBIT__BODY_BYTES_MAX", "1000"),

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::Relay;
 use crate::{
+    archive::After,
     format::Format,
     lane::{Order, Poison, Share, Stats, Way, backoff::Backoff},
     lease::{INSTANCE_CHARS_MAX, LEASE_BOUNDS, default_instance},
@@ -38,6 +39,8 @@ pub struct Settings {
     /// Longest pause between reads: how late a row may be noticed after a long silence when no doorbell is rung. Default:
     /// 1.5 s, which leaves room for the renewals of the lease within one query a second.
     pub idle_poll: Duration,
+    /// What becomes of a row that was confirmed. Default: it is deleted.
+    pub after: After,
     /// Rows that one DELETE takes. Default: 1,000.
     pub delete_rows_max: usize,
     /// How long a confirmed row waits for others to be deleted with. Default: 5 ms.
@@ -66,6 +69,7 @@ impl Default for Settings {
             batch_rows: 1_000,
             poll_min: Duration::from_millis(1),
             idle_poll: Duration::from_millis(1_500),
+            after: After::Delete,
             delete_rows_max: 1_000,
             delete_wait: Duration::from_millis(5),
             retry_min: Duration::from_millis(10),

@@ -1,14 +1,15 @@
 //! The task that takes rows out of the outbox, on a connection of its own.
 //!
-//! It does one thing after the other and each until it is done: deleting and parking are harmless to repeat. Parking is refused
-//! once another relay has taken over; what was confirmed is deleted even then.
+//! It does one thing after the other and each until it is done: deleting, archiving and parking are harmless to repeat. Parking
+//! and archiving are refused once another relay has taken over; what was confirmed is deleted even then.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use super::{RelayError, Settings};
 use crate::{
+    archive::{After, Expired},
     failpoint::{self, Point},
     lane::{Park, RowId, backoff::Backoff},
     lease::Epoch,
@@ -20,6 +21,8 @@ const BATCHES_MAX: usize = 2;
 
 enum Job {
     Delete(Vec<RowId>),
+    Archive(Vec<RowId>),
+    Expire(Duration, i64),
     Park(Vec<Park>),
     Look,
     Oldest,
@@ -31,6 +34,8 @@ pub(super) enum Done {
     Gone(Vec<RowId>),
     /// What operators did to the parked rows.
     Looked(Released),
+    /// How far the archive is free of what is too old.
+    Expired(Expired),
     /// Who holds back vacuum for longest.
     Oldest(Option<OldTransaction>),
 }
@@ -38,6 +43,7 @@ pub(super) enum Done {
 /// The session's end of it.
 pub(super) struct Deleting {
     source_name: String,
+    archives: bool,
     jobs: mpsc::Sender<Job>,
     done: mpsc::Receiver<Result<Done, SourceError>>,
     outstanding: usize,
@@ -56,7 +62,12 @@ impl Deleting {
         let source_name = source.name().to_owned();
         let task = Task { source, epoch, writer: Some(writer), backoff: settings.backoff() };
         let task = tokio::spawn(task.run(todo, finished));
-        Self { source_name, jobs, done, outstanding: 0, task }
+        Self { source_name, archives: settings.after != After::Delete, jobs, done, outstanding: 0, task }
+    }
+
+    /// Whether confirmed rows are archived, which only the owner of the source may do.
+    pub(super) fn archives(&self) -> bool {
+        self.archives
     }
 
     /// Whether another batch may be handed over.
@@ -69,9 +80,14 @@ impl Deleting {
         self.outstanding == 0
     }
 
-    /// Only when there is room.
-    pub(super) fn delete(&mut self, rows: Vec<RowId>) {
-        self.hand_over(Job::Delete(rows));
+    /// Deletes or archives confirmed rows. Only when there is room.
+    pub(super) fn retire(&mut self, rows: Vec<RowId>) {
+        self.hand_over(if self.archives { Job::Archive(rows) } else { Job::Delete(rows) });
+    }
+
+    /// Removes what has been in the archive for longer than `keep`, behind a position. Only when there is room.
+    pub(super) fn expire(&mut self, keep: Duration, after: i64) {
+        self.hand_over(Job::Expire(keep, after));
     }
 
     /// Only when there is room.
@@ -95,7 +111,7 @@ impl Deleting {
         let _ = self.jobs.try_send(job);
     }
 
-    /// What was done, or [`SourceError::Fenced`]: after that only deletes are done. Pends while nothing is outstanding. Cancel
+    /// What was done, or [`SourceError::Fenced`]: after that only deleting is done. Pends while nothing is outstanding. Cancel
     /// safe.
     pub(super) async fn done(&mut self) -> Result<Done, RelayError> {
         let done = self.done.recv().await;
@@ -154,17 +170,13 @@ impl Task {
         match job {
             Job::Delete(rows) => {
                 let deleted = writer.delete(rows).await?;
-                failpoint::reached(Point::AfterMarkBeforeCommit);
-                if deleted != rows.len() as u64 {
-                    tracing::debug!(
-                        source = self.source.name(),
-                        asked = rows.len(),
-                        deleted,
-                        "some were gone already"
-                    );
-                }
-                Ok(Done::Gone(rows.clone()))
+                Ok(gone(self.source.name(), rows, deleted))
             }
+            Job::Archive(rows) => {
+                let archived = writer.archive(self.epoch, rows).await?;
+                Ok(gone(self.source.name(), rows, archived))
+            }
+            Job::Expire(keep, after) => Ok(Done::Expired(writer.expire(self.epoch, *keep, *after).await?)),
             Job::Park(parks) => {
                 writer.park(self.epoch, parks).await?;
                 Ok(Done::Gone(parks.iter().map(|park| park.row).collect()))
@@ -173,4 +185,13 @@ impl Task {
             Job::Oldest => Ok(Done::Oldest(writer.oldest().await?)),
         }
     }
+}
+
+/// These rows are no longer in the outbox, and so many of them were.
+fn gone(source: &str, rows: &[RowId], were: u64) -> Done {
+    failpoint::reached(Point::AfterMarkBeforeCommit);
+    if were != rows.len() as u64 {
+        tracing::debug!(source, asked = rows.len(), were, "some were gone already");
+    }
+    Done::Gone(rows.to_vec())
 }

@@ -31,7 +31,7 @@ impl Session<'_> {
                 }
                 match self.deleting.done().await {
                     Ok(Done::Gone(rows)) => self.lanes.gone(rows),
-                    Ok(Done::Looked(_) | Done::Oldest(_)) => {}
+                    Ok(Done::Looked(_) | Done::Oldest(_) | Done::Expired(_)) => {}
                     Err(error) if error.is_fenced() => self.fenced = true,
                     Err(error) => return Err(error),
                 }

@@ -6,8 +6,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Relay, RelayError, Session, complain::Complaints, deleting::Deleting, horizon::Horizon, reading,
-    reading::Reading, watching::Watch,
+    Relay, RelayError, Session, complain::Complaints, deleting::Deleting, horizon::Horizon, keeping::Keeping,
+    reading, reading::Reading, watching::Watch,
 };
 use crate::{
     lane::{Lanes, Window},
@@ -150,6 +150,7 @@ impl Parts {
             unretired_since: None,
             watch,
             horizon: Horizon::new(relay.settings.old_transaction, Instant::now()),
+            keeping: Keeping::new(relay.settings.after, Instant::now()),
             complaints: Complaints::default(),
             _owning: owning,
         }

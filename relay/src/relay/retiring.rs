@@ -1,5 +1,5 @@
-//! What happens to rows whose answer has come: confirmed ones are deleted, hopeless ones parked. And when
-//! to look whether an operator released some of those.
+//! What happens to rows whose answer has come: confirmed ones are deleted or archived, hopeless ones parked. And when
+//! to look whether an operator released some of those, and whether some have been archived for long enough.
 
 use std::time::Instant;
 
@@ -7,10 +7,11 @@ use super::Session;
 use crate::{lane::ParkState, parked::fingerprint, source::OldTransaction};
 
 impl Session<'_> {
-    /// Has confirmed rows deleted and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.
+    /// Has confirmed rows deleted or archived and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.
     pub(super) fn retire(&mut self, all: bool) {
         let settings = &self.relay.settings;
-        if self.lanes.deletes_waiting() == 0 {
+        // Who has lost the source cannot archive: the rows stay, and the new owner publishes them once more.
+        if self.lanes.deletes_waiting() == 0 || (self.fenced && self.deleting.archives()) {
             self.unretired_since = None;
         } else {
             let since = *self.unretired_since.get_or_insert_with(Instant::now);
@@ -19,7 +20,7 @@ impl Session<'_> {
                 && self.lanes.deletes_waiting() > 0
                 && (waited || self.lanes.deletes_waiting() >= settings.delete_rows_max)
             {
-                self.deleting.delete(self.lanes.take_deletes(settings.delete_rows_max));
+                self.deleting.retire(self.lanes.take_deletes(settings.delete_rows_max));
                 self.unretired_since = None;
             }
         }
@@ -34,13 +35,19 @@ impl Session<'_> {
         }
     }
 
-    /// Looks now and then whether an operator released parked rows, and whether somebody holds back vacuum.
+    /// Looks now and then whether an operator released parked rows, whether some have been archived for long enough, and whether
+    /// somebody holds back vacuum.
     pub(super) fn look(&mut self) {
         if self.deleting.has_room() && self.watch.due(Instant::now()) {
             self.deleting.look();
         }
         if self.deleting.has_room() && self.horizon.due(Instant::now()) {
             self.deleting.oldest();
+        }
+        if self.deleting.has_room()
+            && let Some((keep, after)) = self.keeping.due(Instant::now())
+        {
+            self.deleting.expire(keep, after);
         }
     }
 

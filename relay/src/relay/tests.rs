@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{lane::Order, source::sqlite::SqliteSource};
 
+mod archive;
 mod lease;
 mod left_out;
 mod poison;

@@ -12,6 +12,7 @@ use sqlx::{MySqlPool, mysql::MySqlConnectOptions};
 
 use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
+mod archive;
 pub(super) mod doctor;
 mod lease;
 pub(super) mod parked;

@@ -96,7 +96,8 @@ pub async fn survey(name: &str, pool: &AnyPool, options: &Options) -> Result<Sur
     }
 }
 
-/// Looks for what is wrong with the database of the source `name`. Transactions count as old from `old` on.
+/// Looks for what is wrong with the database of the source `name`. Transactions count as old from `old` on; `archives` says whether
+/// published rows are archived there.
 ///
 /// # Errors
 /// When the database fails, or does not answer in time; what was found by then is in the report.
@@ -105,16 +106,17 @@ pub async fn examine(
     name: &str,
     pool: &AnyPool,
     options: &Options,
+    archives: bool,
     old: Duration,
     report: &mut Report,
 ) -> Result<(), SourceError> {
     match pool {
         #[cfg(feature = "postgres")]
         AnyPool::Postgres(pool) => {
-            super::postgres::doctor::examine(name, pool, options.table.as_ref(), old, report).await
+            super::postgres::doctor::examine(name, pool, options.table.as_ref(), archives, old, report).await
         }
         #[cfg(feature = "mysql")]
-        AnyPool::MySql(pool) => super::mysql::doctor::examine(name, pool, old, report).await,
+        AnyPool::MySql(pool) => super::mysql::doctor::examine(name, pool, archives, old, report).await,
         #[cfg(feature = "sqlite")]
         AnyPool::Sqlite(pool) => super::sqlite::doctor::examine(name, pool, report).await,
         // As above.

@@ -26,6 +26,7 @@ macro_rules! columns {
     };
 }
 
+mod archive;
 pub(super) mod doctor;
 mod foreign;
 mod head;

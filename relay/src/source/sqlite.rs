@@ -11,6 +11,7 @@ use sqlx::{Sqlite, SqlitePool, pool::PoolConnection};
 
 use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
+mod archive;
 pub(super) mod doctor;
 mod lease;
 pub(super) mod parked;

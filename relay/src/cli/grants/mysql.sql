@@ -12,6 +12,8 @@ GRANT INSERT (id, created_at, destination, aggregatetype, aggregateid, `type`, p
 GRANT SELECT, INSERT, DELETE ON outbox TO {relay};
 GRANT SELECT, INSERT, UPDATE ON relay_source TO {relay};
 GRANT SELECT, INSERT, UPDATE, DELETE ON relay_parked TO {relay};
+-- Where published messages are archived.
+GRANT SELECT, INSERT, DELETE ON relay_archive TO {relay};
 GRANT SELECT ON relay_released TO {relay};
 GRANT SELECT ON barid_schema TO {relay};
 -- To see the open transactions. Without it every read passes over the rows that purge has not removed yet.
@@ -23,5 +25,6 @@ GRANT SELECT ON outbox TO {operator};
 GRANT SELECT ON relay_source TO {operator};
 GRANT SELECT, UPDATE, DELETE ON relay_parked TO {operator};
 GRANT SELECT, INSERT, UPDATE ON relay_released TO {operator};
+GRANT SELECT ON relay_archive TO {operator};
 GRANT SELECT, INSERT ON relay_audit TO {operator};
 GRANT SELECT ON barid_schema TO {operator};

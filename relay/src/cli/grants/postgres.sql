@@ -15,13 +15,15 @@ GRANT INSERT (seq, id, created_at, destination, aggregatetype, aggregateid, type
   ON outbox TO {relay};
 GRANT SELECT, INSERT, UPDATE ON relay_source TO {relay};
 GRANT SELECT, INSERT, UPDATE, DELETE ON relay_parked TO {relay};
+-- Where published messages are archived.
+GRANT SELECT, INSERT, DELETE ON relay_archive TO {relay};
 GRANT SELECT ON relay_released, barid_schema TO {relay};
 -- To tell how old the oldest transaction is and who holds it. Without it that metric is absent.
 GRANT pg_read_all_stats TO {relay};
 
 -- An operator looks at everything, and decides about parked messages; each decision leaves a line in relay_audit, which he can
 -- write and not change.
-GRANT SELECT ON outbox, relay_source, relay_parked, relay_released, relay_audit, barid_schema TO {operator};
+GRANT SELECT ON outbox, relay_source, relay_parked, relay_released, relay_archive, relay_audit, barid_schema TO {operator};
 GRANT UPDATE, DELETE ON relay_parked TO {operator};
 GRANT INSERT, UPDATE ON relay_released TO {operator};
 GRANT INSERT ON relay_audit TO {operator};

@@ -25,6 +25,16 @@ const TRIED: [(&str, &str); 8] = [
     ("SELECT on relay_released", "SELECT times FROM relay_released LIMIT 0"),
 ];
 
+/// The same, where published rows are archived.
+const ARCHIVES: [(&str, &str); 2] = [
+    (
+        "SELECT and INSERT on relay_archive",
+        "INSERT INTO relay_archive (source, id, seq, created_at, destination, aggregatetype, `type`, headers) \
+         SELECT source, id, seq, created_at, destination, aggregatetype, `type`, headers FROM relay_archive WHERE 1 = 0",
+    ),
+    ("DELETE on relay_archive", "DELETE FROM relay_archive WHERE 1 = 0"),
+];
+
 /// What MariaDB and MySQL say to a role without a privilege on a table or a column.
 const DENIED: [u16; 2] = [1142, 1143];
 
@@ -44,13 +54,14 @@ const TIME: &str =
 pub(in crate::source) async fn examine(
     name: &str,
     pool: &MySqlPool,
+    archives: bool,
     old: Duration,
     report: &mut Report,
 ) -> Result<(), SourceError> {
     let at = At { name };
     let mut connection = at.bounded("connecting", pool.acquire()).await?;
     let db = &mut *connection;
-    at.bounded("looking at privileges", privileges(db, report)).await?;
+    at.bounded("looking at privileges", privileges(db, archives, report)).await?;
     at.bounded("looking at positions", positions(db, report)).await?;
     at.bounded("looking at transactions", transactions(db, old, report)).await?;
     at.bounded("looking at the encryption", encryption(db, pool, report)).await?;
@@ -65,9 +76,14 @@ fn number(error: &sqlx::Error) -> Option<u16> {
     Some(answer.number())
 }
 
-async fn privileges(db: &mut MySqlConnection, report: &mut Report) -> Result<(), sqlx::Error> {
+async fn privileges(
+    db: &mut MySqlConnection,
+    archives: bool,
+    report: &mut Report,
+) -> Result<(), sqlx::Error> {
     let mut missing = Vec::new();
-    for (what, tried) in TRIED {
+    let archives: &[_] = if archives { &ARCHIVES } else { &[] };
+    for (what, tried) in TRIED.iter().chain(archives).copied() {
         match db.execute(sqlx::raw_sql(tried)).await {
             Ok(_) => {}
             Err(error) if number(&error).is_some_and(|number| DENIED.contains(&number)) => missing.push(what),

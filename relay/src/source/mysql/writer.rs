@@ -1,13 +1,14 @@
-//! Deleting and parking on a connection of their own, while the reader reads.
+//! Deleting, archiving and parking on a connection of their own, while the reader reads.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection};
 use uuid::Uuid;
 
-use super::{MySqlSource, lease, session};
+use super::{MySqlSource, archive, lease, session};
 use crate::{
+    archive::Expired,
     lane::{Park, RowId},
     lease::Epoch,
     source::{At, BEFORE_ALL, HeldKey, PARKED_PAGE, Released, SourceError, Writer},
@@ -61,6 +62,24 @@ impl Writer for MySqlWriter {
     async fn delete(&mut self, rows: &[RowId]) -> Result<u64, SourceError> {
         let call = self.connection.execute(sqlx::raw_sql(AssertSqlSafe(delete(rows.to_vec()))));
         Ok(At { name: &self.name }.bounded("deleting confirmed rows", call).await?.rows_affected())
+    }
+
+    async fn archive(&mut self, epoch: Epoch, rows: &[RowId]) -> Result<u64, SourceError> {
+        let doing = "archiving confirmed rows";
+        let call = archive::archive(&mut self.connection, &self.name, epoch, rows);
+        if let Some(moved) = (At { name: &self.name }).bounded(doing, call).await? {
+            return Ok(moved);
+        }
+        Err(lease::fenced(&self.name, &mut self.connection, doing, epoch).await)
+    }
+
+    async fn expire(&mut self, epoch: Epoch, keep: Duration, after: i64) -> Result<Expired, SourceError> {
+        let doing = "removing old rows of the archive";
+        let call = archive::expire(&mut self.connection, &self.name, epoch, keep, after);
+        if let Some(expired) = (At { name: &self.name }).bounded(doing, call).await? {
+            return Ok(expired);
+        }
+        Err(lease::fenced(&self.name, &mut self.connection, doing, epoch).await)
     }
 
     /// A transaction that is cut off at the end of the connection rolls back; this writer is not used again after an error.
@@ -149,14 +168,14 @@ async fn put_back(
     Ok(commit_if_newest(session, name, epoch).await?.then_some(rows))
 }
 
-async fn begin(session: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn begin(session: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     for statement in BEGIN {
         session.execute(statement).await?;
     }
     Ok(())
 }
 
-async fn commit_if_newest(
+pub(super) async fn commit_if_newest(
     session: &mut MySqlConnection,
     name: &str,
     epoch: Epoch,
@@ -184,8 +203,13 @@ fn parked(rows: &[RowId]) -> String {
     format!("source = ? AND id IN ({ids}) AND (seq, id) IN ({pairs})")
 }
 
-/// One DELETE for all: positions for the index, positions and ids for the truth. Only integers and hex go into the text.
-fn delete(mut rows: Vec<RowId>) -> String {
+/// One DELETE for all.
+pub(super) fn delete(rows: Vec<RowId>) -> String {
+    format!("DELETE FROM outbox WHERE {}", these(rows))
+}
+
+/// These rows of the outbox: positions for the index, positions and ids for the truth. Only integers and hex go into the text.
+pub(super) fn these(mut rows: Vec<RowId>) -> String {
     rows.sort_unstable();
     let (mut seqs, mut pairs) = (String::new(), String::new());
     for (at, row) in rows.iter().enumerate() {
@@ -194,7 +218,7 @@ fn delete(mut rows: Vec<RowId>) -> String {
         let _ = write!(seqs, "{comma}{}", row.seq);
         let _ = write!(pairs, "{comma}({},x'{}')", row.seq, row.id.simple());
     }
-    format!("DELETE FROM outbox WHERE seq IN ({seqs}) AND (seq, id) IN ({pairs})")
+    format!("seq IN ({seqs}) AND (seq, id) IN ({pairs})")
 }
 
 #[cfg(test)]

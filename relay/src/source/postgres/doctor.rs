@@ -27,6 +27,12 @@ const GRANTS: &str = "SELECT what, granted FROM (VALUES \
     ('DELETE on relay_parked', has_table_privilege('relay_parked', 'DELETE')), \
     ('SELECT on relay_released', has_table_privilege('relay_released', 'SELECT'))) g (what, granted)";
 
+/// The same, where published rows are archived.
+const ARCHIVES: &str = "SELECT what, granted FROM (VALUES \
+    ('SELECT on relay_archive', has_table_privilege('relay_archive', 'SELECT')), \
+    ('INSERT on relay_archive', has_table_privilege('relay_archive', 'INSERT')), \
+    ('DELETE on relay_archive', has_table_privilege('relay_archive', 'DELETE'))) g (what, granted)";
+
 const ADOPTS: &str = "SELECT has_column_privilege('outbox', 'xid', 'UPDATE')";
 
 const ROLE: &str = "SELECT current_user::text, rolsuper, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), \
@@ -72,6 +78,7 @@ pub(in crate::source) async fn examine(
     name: &str,
     pool: &PgPool,
     table: Option<&Mapping>,
+    archives: bool,
     old: Duration,
     report: &mut Report,
 ) -> Result<(), SourceError> {
@@ -90,7 +97,7 @@ pub(in crate::source) async fn examine(
         }
         report.ok("columns", format!("table {outbox} has what an outbox needs"));
     }
-    at.bounded("looking at grants", grants(db, outbox, table, report)).await?;
+    at.bounded("looking at grants", grants(db, outbox, table, archives, report)).await?;
     at.bounded("looking at the sequence", sequence(db, outbox, table, report)).await?;
     at.bounded("looking at autovacuum", vacuum(db, outbox, report)).await?;
     at.bounded("looking at transactions", transactions(db, whole_millis(old), report)).await?;
@@ -105,10 +112,14 @@ async fn grants(
     db: &mut PgConnection,
     outbox: &str,
     table: Option<&Mapping>,
+    archives: bool,
     report: &mut Report,
 ) -> Result<(), sqlx::Error> {
     let mut missing: Vec<String> = Vec::new();
-    let all: Vec<(String, bool)> = sqlx::query_as(GRANTS).bind(outbox).fetch_all(&mut *db).await?;
+    let mut all: Vec<(String, bool)> = sqlx::query_as(GRANTS).bind(outbox).fetch_all(&mut *db).await?;
+    if archives {
+        all.extend(sqlx::query_as::<_, (String, bool)>(ARCHIVES).fetch_all(&mut *db).await?);
+    }
     missing.extend(all.into_iter().filter(|(_, granted)| !granted).map(|(what, _)| what));
     if table.is_none() && !sqlx::query_scalar::<_, bool>(ADOPTS).fetch_one(&mut *db).await? {
         missing.push("UPDATE (xid) on outbox".to_owned());

@@ -1,15 +1,18 @@
-//! Deleting and parking on a connection of their own, while the reader reads.
+//! Deleting, archiving and parking on a connection of their own, while the reader reads.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    PostgresSource, lease,
+    PostgresSource, archive, lease,
     put_back::{self, Home},
     session,
 };
 use crate::{
+    archive::Expired,
     lane::{Park, RowId},
     lease::Epoch,
     source::{At, BEFORE_ALL, HeldKey, OldTransaction, PARKED_PAGE, Released, SourceError, Writer},
@@ -69,6 +72,24 @@ impl Writer for PostgresWriter {
         let (seqs, ids): (Vec<i64>, Vec<Uuid>) = rows.iter().map(|row| (row.seq, row.id)).unzip();
         let call = sqlx::query(DELETE).bind(seqs).bind(ids).execute(&mut self.connection);
         Ok(At { name: &self.name }.bounded("deleting confirmed rows", call).await?.rows_affected())
+    }
+
+    async fn archive(&mut self, epoch: Epoch, rows: &[RowId]) -> Result<u64, SourceError> {
+        let doing = "archiving confirmed rows";
+        let call = archive::archive(&mut self.connection, &self.name, epoch, rows);
+        if let Some(moved) = (At { name: &self.name }).bounded(doing, call).await? {
+            return Ok(moved);
+        }
+        Err(lease::fenced(&self.name, &mut self.connection, doing, epoch).await)
+    }
+
+    async fn expire(&mut self, epoch: Epoch, keep: Duration, after: i64) -> Result<Expired, SourceError> {
+        let doing = "removing old rows of the archive";
+        let call = archive::expire(&mut self.connection, &self.name, epoch, keep, after);
+        if let Some(expired) = (At { name: &self.name }).bounded(doing, call).await? {
+            return Ok(expired);
+        }
+        Err(lease::fenced(&self.name, &mut self.connection, doing, epoch).await)
     }
 
     async fn park(&mut self, epoch: Epoch, rows: &[Park]) -> Result<(), SourceError> {
@@ -132,7 +153,7 @@ impl Writer for PostgresWriter {
         let oldest = sqlx::query_as(OLDEST).fetch_optional(&mut self.connection);
         let oldest = At { name: &self.name }.bounded("looking for old transactions", oldest).await?;
         Ok(oldest.map(|(who, age_s): (String, i64)| OldTransaction {
-            age: std::time::Duration::from_secs(age_s.unsigned_abs()),
+            age: Duration::from_secs(age_s.unsigned_abs()),
             who,
         }))
     }

@@ -1,19 +1,22 @@
-//! Deleting and parking, each batch in a short transaction behind the file's lock.
+//! Deleting, archiving and parking, each batch in a short transaction behind the file's lock.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use barid::store::held::{CommitError, HeldTransaction};
 use sqlx::Sqlite;
 use uuid::Uuid;
 
-use super::{SqliteSource, lease};
+use super::{SqliteSource, archive, lease};
 use crate::{
+    archive::Expired,
     failpoint::{self, Point},
     lane::{Park, RowId},
     lease::Epoch,
     source::{BEFORE_ALL, HeldKey, PARKED_PAGE, Released, SourceError, Writer},
 };
 
-const DELETE: &str = "DELETE FROM outbox WHERE seq = ? AND id = ?";
+pub(super) const DELETE: &str = "DELETE FROM outbox WHERE seq = ? AND id = ?";
 
 const COPY: &str = "INSERT OR IGNORE INTO relay_parked (source, id, seq, destination, aggregatetype, aggregateid, type, \
       payload, headers, tracingspancontext, created_at, state, attempts, last_error, fingerprint) \
@@ -66,6 +69,24 @@ impl Writer for SqliteWriter {
             Ok(deleted)
         };
         self.source.at().bounded("deleting confirmed rows", deleted).await
+    }
+
+    async fn archive(&mut self, epoch: Epoch, rows: &[RowId]) -> Result<u64, SourceError> {
+        let doing = "archiving confirmed rows";
+        let call = archive::archive(&self.source, epoch, rows);
+        if let Some(moved) = self.source.at().bounded(doing, call).await? {
+            return Ok(moved);
+        }
+        Err(lease::fenced(&self.source, doing, epoch).await)
+    }
+
+    async fn expire(&mut self, epoch: Epoch, keep: Duration, after: i64) -> Result<Expired, SourceError> {
+        let doing = "removing old rows of the archive";
+        let call = archive::expire(&self.source, epoch, keep, after);
+        if let Some(expired) = self.source.at().bounded(doing, call).await? {
+            return Ok(expired);
+        }
+        Err(lease::fenced(&self.source, doing, epoch).await)
     }
 
     async fn park(&mut self, epoch: Epoch, rows: &[Park]) -> Result<(), SourceError> {
