@@ -29,12 +29,13 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
+    collections::{BinaryHeap, VecDeque},
     hash::{BuildHasher, RandomState},
     time::Instant,
 };
 
 use barid::transport::{Outcome, OutgoingRow, Token};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 /// Whether a test runs the variant that breaks this rule; never so in a program.
 #[cfg(test)]

@@ -14,7 +14,7 @@ use barid::{
     doorbell::{Address, Doorbell},
     transport::{Outcome, Token},
 };
-use tokio::{sync::watch, time::sleep_until};
+use tokio::{sync::watch, task::yield_now, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -200,10 +200,15 @@ impl Session<'_> {
     async fn work(&mut self, stop: &CancellationToken) -> Result<End, RelayError> {
         loop {
             self.lanes.wake(Instant::now());
-            // First of all: the database reads while this publishes.
-            self.ask_for_more();
+            // First of all: the database reads while this publishes. The task that was just woken is next on this thread, where no
+            // other thread takes it away, so it begins only when this one gives way.
+            if self.ask_for_more() {
+                yield_now().await;
+            }
             self.publish();
-            self.retire(false);
+            if self.retire(false) {
+                yield_now().await;
+            }
             self.look();
             self.relay.meter.look(&self.lanes, self.sinks.iter().map(|sink| sink.publisher.link()));
             self.relay.stats.send_if_modified(|stats| {

@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -12,7 +11,7 @@ use std::{
 use barid::distributed::{
     Label, MonitoredStatus, Settings, TransactionFilter, TransactionMonitor, Which, measures,
 };
-use barid_tests::{Proxy, eventually};
+use barid_tests::{Proxy, eventually, lines::Lines};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit,
@@ -101,37 +100,15 @@ impl Recorder for Kept {
     }
 }
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 // One thread, so that the log and the metrics of its tasks are this test's.
 #[tokio::test]
 async fn lines_metrics_and_the_monitor_tell_what_happened() {
     let (lines, kept) = (Lines::default(), Kept::default());
-    let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
         .with_env_filter(EnvFilter::new("transactions=debug"))
         .with_span_events(FmtSpan::NEW)
-        .with_writer(move || writer.clone())
+        .with_writer(lines.clone())
         .finish();
     let _logging = tracing::subscriber::set_default(subscriber);
     let _metrics = metrics::set_default_local_recorder(&kept);

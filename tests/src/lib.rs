@@ -16,17 +16,20 @@
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
 //! * [`transfer`]: money that moves between three databases in one distributed transaction
 //! * [`steps`]: the same in an orchestrated saga of three steps
-//! * [`spread`]: the command of a bus over two databases
+//! * [`bus`] and [`spread`]: a bus as the whole work of a process, and the command of one over two databases
 //! * [`walk`]: money that moves to and fro between two databases whose servers are killed
+//! * [`lines`]: what was logged
 //! * [`eventually()`]: waiting for a condition, with a bound
 //!
 //! What is wrong with the environment panics here, with a message that says what to do: a test that cannot run fails.
 
+pub mod bus;
 pub mod database;
 pub mod dice;
 pub mod eventually;
 pub mod http;
 pub mod ledger;
+pub mod lines;
 pub mod load;
 pub mod names;
 pub mod outbox;

@@ -3,21 +3,17 @@
 //! Shared by the tests and by the program that they kill (`distributed-transfer`), so that both mean the same transaction. Every
 //! transfer has an account of its own in each database, and takes [`AMOUNT`] from home for each of the others.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use barid::{
-    Destination, Error, Headers,
+    Error,
     distributed::{
-        Ack, BranchId, CommitReport, Coordinator, DecisionLog as _, DistributedUnitOfWork, Resource,
-        ResourceId, RmError, Settings, SqlBranch, SqlDecisionLog, SqlHome, SqlResource,
-        TransactionParticipant, Vote, core::Protocol,
+        CommitReport, Coordinator, DecisionLog as _, DistributedUnitOfWork, Resource, ResourceId, Settings,
+        SqlBranch, SqlDecisionLog, SqlHome, SqlResource, core::Protocol,
     },
     store::{AnyPool, Backend, distributed::branch::TwoPhase},
-    transport::OutgoingRow,
 };
 use sqlx::{AssertSqlSafe, Executor, MySql, Postgres, Row, Sqlite, raw_sql};
-use uuid::Uuid;
 
 /// What moves to each of the other databases.
 pub const AMOUNT: i64 = 10;
@@ -25,21 +21,14 @@ pub const AMOUNT: i64 = 10;
 /// What every account has before.
 pub const BALANCE: i64 = 1_000;
 
+mod deaf;
 mod events;
+mod work;
 
-use events::{Events, EventsUnit};
-
-/// Runs statements on the connection of a home or a branch, up to the first that fails.
-macro_rules! does {
-    ($unit:expr, $($statement:expr),+) => {{
-        let mut db = $unit.connection().await?;
-        let mut done: Result<(), sqlx::Error> = Ok(());
-        $(if done.is_ok() {
-            done = (&mut *db).execute(raw_sql(AssertSqlSafe($statement.clone()))).await.map(drop);
-        })+
-        done
-    }};
-}
+use deaf::Deaf;
+use events::Events;
+pub use work::Transfer;
+use work::{Branch, HomeUnit};
 
 /// What the branches say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,132 +290,6 @@ fn branch<DB: TwoPhase>(
         unit.register_participant(name, branch.clone())?;
     }
     Ok(branch)
-}
-
-enum HomeUnit {
-    Postgres(SqlHome<Postgres>),
-    MariaDb(SqlHome<MySql>),
-    Sqlite(SqlHome<Sqlite>),
-}
-
-enum Branch {
-    Postgres(SqlBranch<Postgres>),
-    MariaDb(SqlBranch<MySql>),
-    Events(EventsUnit),
-}
-
-/// What has to be done in a transaction that has begun.
-pub struct Transfer {
-    account: i64,
-    scenario: Scenario,
-    home: HomeUnit,
-    branches: Vec<Branch>,
-}
-
-impl Transfer {
-    /// Does it.
-    ///
-    /// # Errors
-    /// When a database refuses.
-    pub async fn work(&self) -> Result<(), Error> {
-        self.work_until(usize::MAX).await
-    }
-
-    /// Does it in home and the first `branches` others.
-    ///
-    /// # Errors
-    /// When a database refuses.
-    pub async fn work_until(&self, branches: usize) -> Result<(), Error> {
-        let account = self.account;
-        let others = i64::try_from(self.branches.len())?;
-        let debit = format!("UPDATE account SET balance=balance-{} WHERE id={account}", AMOUNT * others);
-        let id = Uuid::now_v7();
-        let record = |literal: String| {
-            format!("INSERT INTO idempotency(message_id,scope)VALUES({literal},'transfer-{account}')")
-        };
-        let hex = id.simple();
-        match &self.home {
-            HomeUnit::Postgres(home) => {
-                does!(home, debit, record(format!("'{id}'")))?;
-                home.publish([row(account)]);
-            }
-            HomeUnit::MariaDb(home) => {
-                does!(home, debit, record(format!("X'{hex}'")))?;
-                home.publish([row(account)]);
-            }
-            HomeUnit::Sqlite(home) => {
-                does!(home, debit, record(format!("X'{hex}'")))?;
-                home.publish([row(account)]);
-            }
-        }
-        for (at, branch) in self.branches.iter().enumerate().take(branches) {
-            let credit = format!("UPDATE account SET balance=balance+{AMOUNT} WHERE id={account}");
-            let fails = self.scenario == Scenario::No && at == 1;
-            let insert = format!("INSERT INTO account(id,balance)VALUES({account},1)");
-            match branch {
-                Branch::Postgres(branch) => {
-                    does!(branch, credit)?;
-                    if fails {
-                        assert!(does!(branch, insert).is_err(), "the account exists");
-                    }
-                }
-                Branch::MariaDb(branch) => {
-                    does!(branch, credit)?;
-                    if fails {
-                        assert!(does!(branch, insert).is_err(), "the account exists");
-                    }
-                }
-                Branch::Events(events) => events::credit(events, account, fails).await?,
-            }
-        }
-        Ok(())
-    }
-}
-
-fn row(account: i64) -> OutgoingRow {
-    OutgoingRow {
-        seq: 0,
-        id: Uuid::now_v7(),
-        destination: Destination::topic("transfers").expect("a plain name"),
-        aggregatetype: "transfers".to_owned(),
-        aggregateid: Some(account.to_string()),
-        name: "transfers.made".to_owned(),
-        payload: None,
-        headers: Headers::new(),
-        tracingspancontext: None,
-        wire: None,
-    }
-}
-
-/// Prepares, and never says so.
-struct Deaf<P>(P);
-
-#[async_trait]
-impl<P: TransactionParticipant> TransactionParticipant for Deaf<P> {
-    fn resource_id(&self) -> &ResourceId {
-        self.0.resource_id()
-    }
-
-    fn resource_type(&self) -> &'static str {
-        self.0.resource_type()
-    }
-
-    async fn begin(&self, branch: &BranchId) -> Result<(), RmError> {
-        self.0.begin(branch).await
-    }
-
-    async fn prepare(&self, branch: &BranchId) -> Result<Vote, RmError> {
-        self.0.prepare(branch).await?;
-        pending().await
-    }
-
-    async fn commit(&self, branch: &BranchId) -> Result<Ack, RmError> {
-        self.0.commit(branch).await
-    }
-
-    async fn rollback(&self, branch: &BranchId) -> Result<Ack, RmError> {
-        self.0.rollback(branch).await
-    }
 }
 
 /// Bounds for tests: what is undecided is aborted soon, and taken again soon.

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     coordinator::Coordinator,
-    core::{Decision, Outcome},
+    core::Outcome,
     error::DistributedError,
     ids::Gid,
-    log::{Known, LogError, STALE},
+    log::{Known, LogError},
     measures,
     operation::STAGE_BEGUN,
 };
@@ -44,20 +44,13 @@ impl Coordinator {
         let (settings, mut cleaned) = (&self.0.settings, Cleaned::default());
         let count = limits::DISTRIBUTED_RECOVER_COUNT;
         for known in self.0.log.stale(count, settings.stale_after).await? {
+            let (outcome, left) = self.finish(known).await;
             // Who decided in the meantime is right.
-            let standing = self.0.log.decide(known.gid, Decision::Abort, &[], STALE).await?;
-            if standing == Decision::Abort {
-                cleaned.stale += 1;
-                self.tell_stages(known.gid).await;
-            }
-            cleaned.manual += u32::from(self.finish(known, standing).await);
+            cleaned.stale += u32::from(!matches!(outcome, Outcome::Committed | Outcome::InDoubt));
+            cleaned.manual += u32::from(left);
         }
         for known in self.0.log.incomplete(count, settings.incomplete_after).await? {
-            let decision = match known.decision {
-                Some(standing) => standing,
-                None => self.0.log.decide(known.gid, Decision::Abort, &[], "incomplete for too long").await?,
-            };
-            match self.finish(known, decision).await {
+            match self.finish(known).await.1 {
                 true => cleaned.manual += 1,
                 false => cleaned.completed += 1,
             }
@@ -126,11 +119,11 @@ impl Coordinator {
         Ok(purged)
     }
 
-    /// Carries out what stands. True when something is left, which is told.
-    async fn finish(&self, known: Known, decision: Decision) -> bool {
+    /// Carries out what stands, as recovery does: a last resource is asked before anything is rolled back. What is left is told.
+    async fn finish(&self, known: Known) -> (Outcome, bool) {
         // So often that what is left is marked as needing a human.
         let attempts = known.attempts.max(limits::DISTRIBUTED_ALERT_AFTER);
-        let (outcome, left) = self.complete(Known { decision: Some(decision), attempts, ..known }).await;
+        let (outcome, left) = self.complete(Known { attempts, ..known }).await;
         let result = match (outcome, left) {
             (_, true) => "left",
             (Outcome::Heuristic(_), false) => "heuristic",
@@ -138,7 +131,7 @@ impl Coordinator {
         };
         metrics::counter!(measures::RECOVERY_ACTIONS, "action" => "clean_up", "result" => result)
             .increment(1);
-        left
+        (outcome, left)
     }
 
     /// Tells about external stages that had begun in a transaction which nobody ended in time: nobody undoes them.

@@ -1,6 +1,10 @@
 //! What all transactions of a process share: the log, the databases that take part, and the bounds.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio_util::task::TaskTracker;
 
@@ -9,7 +13,7 @@ use super::{
     alarms::{Alarms, ThresholdHook, Thresholds},
     breaker::{Breakers, CircuitBreakerOpen, Tickets},
     error::DistributedError,
-    ids::{CoordinatorId, Gid, ResourceId},
+    ids::{BranchId, CoordinatorId, Gid, ResourceId},
     log::DecisionLog,
     monitor::TransactionMonitor,
     participant::Resource,
@@ -130,6 +134,8 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) breakers: Option<Breakers>,
     pub(super) alarms: Alarms,
+    /// Orphans that could not be ended and that people were told about.
+    pub(super) told: Mutex<HashSet<BranchId>>,
     /// Phases that run, whoever still waits for them.
     pub(super) tasks: TaskTracker,
 }
@@ -156,8 +162,8 @@ impl Coordinator {
             .map_err(|problem| DistributedError::Settings(format!("the circuit breaker: {problem}")))?;
         let id = log.coordinator().await?;
         let alarms = Alarms::default();
-        let tasks = TaskTracker::new();
-        Ok(Self(Arc::new(Shared { log, id, resources: known, settings, breakers, alarms, tasks })))
+        let (told, tasks) = (Mutex::default(), TaskTracker::new());
+        Ok(Self(Arc::new(Shared { log, id, resources: known, settings, breakers, alarms, told, tasks })))
     }
 
     /// Runs a whole transaction, and once more when nothing of it stays and another try can go better: it was rolled back, or lost
@@ -220,6 +226,16 @@ impl Shared {
         resources: impl Iterator<Item = &'a ResourceId>,
     ) -> Result<Tickets, CircuitBreakerOpen> {
         self.breakers.as_ref().map_or_else(|| Ok(Tickets::new()), |breakers| breakers.start(resources))
+    }
+
+    /// Whether nobody was told of an orphan yet: it is found again every few seconds.
+    pub(super) fn is_news(&self, orphan: &BranchId) -> bool {
+        // Every change of it is one call.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= limits::DISTRIBUTED_LIST_MAX as usize {
+            told.clear();
+        }
+        told.insert(*orphan)
     }
 
     /// Tells people that something is wrong that nobody repairs by itself.

@@ -26,6 +26,10 @@ use super::{
 };
 use crate::{error::panic_text, limits, unit_of_work::CommitError};
 
+mod said;
+
+use said::{Said, Trouble};
+
 /// One branch and who carries it.
 pub(super) struct Part {
     pub(super) record: BranchRecord,
@@ -47,6 +51,8 @@ pub(super) struct Machine {
     pub(super) said: Vec<Option<String>>,
     /// Why it does not commit, in the words of whoever was first.
     pub(super) cause: Option<String>,
+    /// Why somebody outside wants it rolled back.
+    pub(super) reason: Option<String>,
     /// How often recovery has taken it; `None` in the coordinator.
     pub(super) attempts: Option<u32>,
     /// Whether nobody has decided it for too long.
@@ -57,43 +63,6 @@ pub(super) struct Machine {
     pub(super) seen: Arc<Mutex<Seen>>,
     /// Tells about it.
     pub(super) watch: Watch,
-}
-
-/// What came back of an effect.
-struct Said {
-    input: Option<Input>,
-    place: Option<usize>,
-    error: Option<Trouble>,
-}
-
-/// What somebody said who did not do it.
-struct Trouble {
-    text: String,
-    /// Whether a human has to change something before it can work.
-    needs_help: bool,
-}
-
-impl From<String> for Trouble {
-    fn from(text: String) -> Self {
-        Self { text, needs_help: false }
-    }
-}
-
-impl From<RmError> for Trouble {
-    fn from(error: RmError) -> Self {
-        let needs_help = matches!(error, RmError::Config(_) | RmError::Permanent(_));
-        Self { text: error.to_string(), needs_help }
-    }
-}
-
-impl Said {
-    fn nothing(error: Option<String>) -> Self {
-        Self { input: None, place: None, error: error.map(Trouble::from) }
-    }
-
-    fn of(input: Input) -> Self {
-        Self { input: Some(input), place: None, error: None }
-    }
 }
 
 impl Machine {
@@ -281,11 +250,15 @@ impl Machine {
         let read_only = |branch: &core::Branch| branch.state == BranchState::ReadOnly;
         let places = self.core.branches.iter().enumerate().filter(|(_, branch)| read_only(branch));
         let read_only: Vec<u16> = places.filter_map(|(at, _)| u16::try_from(at).ok()).collect();
-        let reason = match (&self.cause, self.attempts) {
-            (_, Some(_)) if self.stale => STALE.to_owned(),
-            (Some(cause), _) => cause.clone(),
-            (None, Some(_)) => "recovery: no decision within the deadline".to_owned(),
-            (None, None) => "asked for".to_owned(),
+        let reason = match (&self.reason, &self.cause, self.attempts) {
+            (_, _, Some(_)) if decision == Decision::Commit => {
+                "recovery: the last resource has committed".to_owned()
+            }
+            (Some(reason), ..) => reason.clone(),
+            (_, _, Some(_)) if self.stale => STALE.to_owned(),
+            (_, Some(cause), _) => cause.clone(),
+            (_, None, Some(_)) => "recovery: no decision within the deadline".to_owned(),
+            (_, None, None) => "asked for".to_owned(),
         };
         let deciding = async move {
             match (decision, home) {

@@ -7,7 +7,7 @@ use super::{
     access::{Action, Principal},
     book::{AuditEntry, LogFigures, TransactionDetail, TransactionEntry, TransactionFilter},
     coordinator::Coordinator,
-    core::{Decision, Outcome, State},
+    core::{BranchKind, Decision, Outcome, State},
     crash,
     error::DistributedError,
     ids::{BranchId, Gid},
@@ -131,9 +131,17 @@ impl Coordinator {
             return Ok(());
         }
         may_be_forgotten(&entry, how)?;
-        let decision = entry.decision.unwrap_or(Decision::Abort);
         let why = format!("given up by hand, {who}: {reason}");
-        let ended = self.end(&entry, decision, &why).await?;
+        let standing = match entry.decision {
+            Some(standing) => standing,
+            // A last resource that does not answer is one of those that are given up.
+            None => match self.asked_last(gid, &why).await {
+                Ok(Some(standing)) => standing,
+                _ => self.0.log.decide(gid, Decision::Abort, &[], &why).await?,
+            },
+        };
+        let entry = TransactionEntry { decision: Some(standing), ..entry };
+        let ended = self.end(&entry, standing, &why).await?;
         if ended.pending && self.0.log.abandon(gid, &why).await? {
             self.0.alert(gid, &why);
             self.note(gid, "given up", &why).await;
@@ -242,13 +250,9 @@ impl Coordinator {
         decision: Decision,
         reason: &str,
     ) -> Result<Resolved, DistributedError> {
-        let in_doubt = |reason: String| DistributedError::InDoubt { gid: entry.gid, reason };
         let standing = match entry.decision {
             Some(standing) => standing,
-            None => {
-                let decided = self.0.log.decide(entry.gid, decision, &[], reason).await;
-                decided.map_err(|error| in_doubt(error.to_string()))?
-            }
+            None => self.decided(entry, decision, reason).await?,
         };
         if standing != decision {
             let now = self.0.log.show(entry.gid).await?.map(|found| found.transaction);
@@ -258,11 +262,56 @@ impl Coordinator {
         if known.finished {
             return Ok(Resolved { decision: standing, outcome: finished(standing, &known), pending: false });
         }
-        // In a task of its own: whoever stops waiting interrupts nothing.
-        let coordinator = self.clone();
-        let ended = self.0.tasks.spawn(async move { coordinator.complete(known).await }).await;
-        let (outcome, pending) = ended.map_err(|error| in_doubt(error.to_string()))?;
+        let (outcome, pending) = self.completed(known, None).await?;
         Ok(Resolved { decision: standing, outcome, pending })
+    }
+
+    /// Makes the decision, or finds one.
+    async fn decided(
+        &self,
+        entry: &TransactionEntry,
+        decision: Decision,
+        reason: &str,
+    ) -> Result<Decision, DistributedError> {
+        // What waits under a name has no last resource.
+        if decision == Decision::Abort
+            && entry.prepared_at.is_none()
+            && let Some(standing) = self.asked_last(entry.gid, reason).await?
+        {
+            return Ok(standing);
+        }
+        let decided = self.0.log.decide(entry.gid, decision, &[], reason).await;
+        decided.map_err(|error| DistributedError::InDoubt { gid: entry.gid, reason: error.to_string() })
+    }
+
+    /// What stands once the last resource was asked: it may have committed, and nobody but it knows. `None`: there is none, and nothing
+    /// is decided.
+    async fn asked_last(&self, gid: Gid, reason: &str) -> Result<Option<Decision>, DistributedError> {
+        let known = self.known(gid).await?;
+        if known.finished {
+            return Ok(known.decision.or(Some(Decision::Abort)));
+        }
+        if known.decision.is_some() || !has_last(&known) {
+            return Ok(known.decision);
+        }
+        self.completed(known, Some(reason.to_owned())).await?;
+        let silent = "the last resource does not answer, and only it knows whether it has committed: try again when it does, or give \
+                      the transaction up";
+        match self.known(gid).await?.decision {
+            None => Err(DistributedError::InDoubt { gid, reason: silent.to_owned() }),
+            standing => Ok(standing),
+        }
+    }
+
+    /// In a task of its own: whoever stops waiting interrupts nothing.
+    async fn completed(
+        &self,
+        known: Known,
+        reason: Option<String>,
+    ) -> Result<(Outcome, bool), DistributedError> {
+        let (coordinator, gid) = (self.clone(), known.gid);
+        let ended = self.0.tasks.spawn(async move { coordinator.complete_for(known, reason).await }).await;
+        ended.map_err(|error| DistributedError::InDoubt { gid, reason: error.to_string() })
     }
 
     pub(super) async fn known(&self, gid: Gid) -> Result<Known, DistributedError> {
@@ -291,6 +340,10 @@ fn opposite(what: String, standing: Decision, reason: Option<String>) -> Distrib
             DistributedError::AlreadyRolledBack { what, reason }
         }
     }
+}
+
+fn has_last(known: &Known) -> bool {
+    known.branches.iter().any(|(record, _)| record.kind == BranchKind::Last)
 }
 
 fn may_be_forgotten(entry: &TransactionEntry, how: Forget) -> Result<(), DistributedError> {

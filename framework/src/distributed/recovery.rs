@@ -120,6 +120,11 @@ impl Coordinator {
 
     /// Carries out what stands. Returns how it ended, and whether something is left.
     pub(super) async fn complete(&self, known: Known) -> (Outcome, bool) {
+        self.complete_for(known, None).await
+    }
+
+    /// The same; one that nobody decided is rolled back for a reason of somebody outside.
+    pub(super) async fn complete_for(&self, known: Known, reason: Option<String>) -> (Outcome, bool) {
         let stale = known.decision.is_none() && known.age >= self.0.settings.stale_after;
         let kinds: Vec<_> = known.branches.iter().map(|(record, state)| (record.kind, *state)).collect();
         let parts = known.branches.into_iter().map(|(record, _)| {
@@ -143,6 +148,7 @@ impl Coordinator {
             parts,
             home: None,
             cause: None,
+            reason,
             attempts: Some(known.attempts),
             label,
             deadline: self.0.settings.deadline,
@@ -153,7 +159,7 @@ impl Coordinator {
         let span = tracing::debug_span!(target: "transactions", "dtx.recover", txn = %machine.gid);
         let _ = machine.drive(Input::Recover).instrument(span).await;
         let left = machine.core.pending().next().is_some();
-        if stale && matches!(machine.core.phase, Phase::Ended(Outcome::Aborted)) {
+        if stale && machine.core.decision == Some(Decision::Abort) {
             self.tell_stages(machine.gid).await;
         }
         let first_help = machine.needs_help && known.attempts == 0;
@@ -167,10 +173,17 @@ impl Coordinator {
     }
 
     /// Ends a prepared branch that the log knows to be over, or does not know. Whoever is still in the log as open has an owner.
-    async fn adopt(&self, resource: &Arc<dyn Resource>, branch: &BranchId) -> Result<bool, LogError> {
+    async fn adopt(&self, found_by: &Arc<dyn Resource>, branch: &BranchId) -> Result<bool, LogError> {
+        // MariaDB shows what is prepared in the whole server, and the marker of a branch is in its own database.
+        let mut resource = found_by;
         let decision = match self.0.log.load(branch.gid).await? {
             Some(known) if !known.finished => return Ok(false),
-            Some(known) => known.decision.unwrap_or(Decision::Abort),
+            Some(known) => {
+                let record = known.branches.get(usize::from(branch.ordinal)).map(|(record, _)| record);
+                let own = record.and_then(|record| self.0.resources.get(&record.resource));
+                resource = own.unwrap_or(found_by);
+                known.decision.unwrap_or(Decision::Abort)
+            }
             // Who takes part is written down before anybody is asked to prepare.
             None => Decision::Abort,
         };
@@ -188,7 +201,10 @@ impl Coordinator {
             }
             Err(error) => {
                 count("orphan", "left");
-                tracing::warn!(target: "transactions", %branch, %error, "an orphan could not be ended")
+                tracing::warn!(target: "transactions", %branch, %error, "an orphan could not be ended");
+                if matches!(error, RmError::Config(_) | RmError::Permanent(_)) && self.0.is_news(branch) {
+                    self.0.alert(branch.gid, &format!("orphan {branch}: {error}"));
+                }
             }
         }
         Ok(true)

@@ -170,6 +170,7 @@ impl DistributedUnitOfWork {
             parts,
             home: self.home.clone(),
             cause: None,
+            reason: None,
             attempts: None,
             stale: false,
             needs_help: false,

@@ -58,8 +58,10 @@ pub trait DtxRows: Database {
     /// An insert of a tombstone that waits for a branch in flight, but not for long.
     fn tombstone(branch: &BranchId) -> Statement;
 
-    /// Appends what makes a read wait for whoever is writing the row.
-    const READ_LOCKED: &'static str;
+    /// Reads the state of a marker; waits for whoever is writing it, but not for long.
+    fn marked(branch: &BranchId) -> Statement {
+        Statement::new("SELECT state FROM dtx_marker WHERE xid=").text(branch.to_string())
+    }
 
     /// Appends the milliseconds since 1970 of a column that holds a time; NULL stays NULL.
     fn since_1970(statement: Statement, column: &'static str) -> Statement;

@@ -2,17 +2,26 @@
 
 use std::time::Instant;
 
+use std::hash::{Hash, Hasher};
+
 use barid::transport::OutgoingRow;
 use serde::Deserialize;
 use uuid::Uuid;
 
 /// What a row is known by. The position alone is not enough: a fail-over that lost transactions hands it out again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowId {
     /// The position in the outbox.
     pub seq: i64,
     /// The message id.
     pub id: Uuid,
+}
+
+impl Hash for RowId {
+    /// The position alone tells nearly all rows apart, and every row is looked up several times.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.seq.hash(state);
+    }
 }
 
 impl RowId {

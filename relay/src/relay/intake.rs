@@ -13,21 +13,21 @@ use crate::{
 };
 
 impl Session<'_> {
-    /// Asks for the next rows when there is room for a batch.
-    pub(super) fn ask_for_more(&mut self) {
+    /// Asks for the next rows when there is room for a batch. Says whether it did.
+    pub(super) fn ask_for_more(&mut self) -> bool {
         let settings = &self.relay.settings;
         let room = settings.buffer_rows_max.saturating_sub(self.lanes.rows());
         let bytes_max = settings.buffer_bytes_max.saturating_sub(self.lanes.bytes());
         let rows_max = room.min(settings.batch_rows);
         if bytes_max == 0 || rows_max < settings.batch_rows.min(settings.buffer_rows_max / 2).max(1) {
-            return;
+            return false;
         }
         let again = self.lanes.again();
         if self.reading.asked() {
             if again.is_some() {
                 self.reading.hurry();
             }
-            return;
+            return false;
         }
         self.lanes.read_started();
         let want = Want { rows_max, bytes_max, known: Vec::new(), left_out: Vec::new() };
@@ -42,6 +42,7 @@ impl Session<'_> {
             }
             None => self.reading.ask(Asked::News, want),
         }
+        true
     }
 
     /// Takes what was asked for, and when.

@@ -8,7 +8,9 @@ use crate::{lane::ParkState, parked::fingerprint, source::OldTransaction};
 
 impl Session<'_> {
     /// Has confirmed rows deleted or archived and hopeless ones parked: when a batch is full, or has waited long enough, or `all`.
-    pub(super) fn retire(&mut self, all: bool) {
+    /// Says whether anything was handed over.
+    pub(super) fn retire(&mut self, all: bool) -> bool {
+        let mut handed_over = false;
         let settings = &self.relay.settings;
         // Who has lost the source cannot archive: the rows stay, and the new owner publishes them once more.
         if self.lanes.deletes_waiting() == 0 || (self.fenced && self.deleting.archives()) {
@@ -22,6 +24,7 @@ impl Session<'_> {
             {
                 self.deleting.retire(self.lanes.take_deletes(settings.delete_rows_max));
                 self.unretired_since = None;
+                handed_over = true;
             }
         }
         while !self.fenced && self.deleting.has_room() && self.lanes.parks_waiting() > 0 {
@@ -32,7 +35,9 @@ impl Session<'_> {
             }
             self.deleting.park(parks);
             self.watch.parked(Instant::now());
+            handed_over = true;
         }
+        handed_over
     }
 
     /// Looks now and then whether an operator released parked rows, whether some have been archived for long enough, and whether

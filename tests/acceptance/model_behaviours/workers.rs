@@ -1,8 +1,7 @@
 //! The loop of a running bus: failures, parallelism, stopping, pauses and signs of life.
 
 use std::{
-    io,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,7 +9,7 @@ use barid::{
     Backoff, BusBuilder, Context, Destination, Error, HandWritten, Memory, Outgoing, Result, RetryPolicy,
     Sender, SqlQueue, Stage, State, Transport, health::Stuck, transport::Inbox,
 };
-use barid_tests::eventually;
+use barid_tests::{eventually, lines::Lines};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
@@ -42,26 +41,6 @@ async fn note(cmd: Place, journal: State<Journal>) -> Result<()> {
     Ok(())
 }
 
-/// Lines of the log of this thread.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn failures_are_logged_and_reported_and_the_next_message_is_handled() {
     async fn place(cmd: Place, cx: Context, journal: State<Journal>) -> Result<()> {
@@ -71,8 +50,7 @@ async fn failures_are_logged_and_reported_and_the_next_message_is_handled() {
         if cmd.id == 1 { Err(Error::new("an error of the handler")) } else { Ok(()) }
     }
     let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(lines.clone()).finish();
     let _logging = tracing::subscriber::set_default(subscriber);
     let (network, journal) = (Memory::new(), Journal::default());
     let (transport, builder) = faulty(&network).await;

@@ -17,10 +17,9 @@ use barid::{
     Bus, Context, Destination, Message, Outgoing, RetryPolicy, SqlIdempotency, SqlOutbox, SqlQueue,
     SqlUnitOfWork, store::AnyPool,
 };
-use barid_tests::outbox::Posted;
+use barid_tests::{bus::run_until_terminated, outbox::Posted};
 use serde::{Deserialize, Serialize};
 use sqlx::{MySql, Postgres, Sqlite};
-use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 #[derive(Serialize, Deserialize, Message)]
@@ -120,13 +119,5 @@ async fn main() -> Result<()> {
         }
         _ => bail!("no handler for this kind of database"),
     };
-    let bus = bus.build()?;
-    bus.declare().await?;
-    println!("ready");
-    let mut terminate = signal(SignalKind::terminate())?;
-    bus.run_until(async {
-        terminate.recv().await;
-    })
-    .await?;
-    Ok(())
+    run_until_terminated(bus).await
 }

@@ -13,9 +13,8 @@ use barid::{
     },
     store::{AnyPool, distributed::branch::TwoPhase},
 };
-use barid_tests::{spread::Spread, transfer::impatient};
+use barid_tests::{bus::run_until_terminated, spread::Spread, transfer::impatient};
 use sqlx::{MySql, Pool, Postgres};
-use tokio::signal::unix::{SignalKind, signal};
 
 const IN_FLIGHT: u32 = 8;
 
@@ -66,13 +65,5 @@ async fn main() -> Result<()> {
         AnyPool::MySql(branch) => bus(queue, home, branch).await?.handler(on_mariadb),
         _ => bail!("SQLite cannot be prepared"),
     };
-    let bus = bus.build()?;
-    bus.declare().await?;
-    println!("ready");
-    let mut terminate = signal(SignalKind::terminate())?;
-    bus.run_until(async {
-        terminate.recv().await;
-    })
-    .await?;
-    Ok(())
+    run_until_terminated(bus).await
 }

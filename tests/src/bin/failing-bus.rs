@@ -9,10 +9,9 @@ use anyhow::{Context as _, Result, bail};
 use barid::{
     Attempt, Bus, Context, Failed, Message, RabbitMq, RetryPolicy, SqlQueue, SqlUnitOfWork, store::AnyPool,
 };
-use barid_tests::servers;
+use barid_tests::{bus::run_until_terminated, servers};
 use serde::{Deserialize, Serialize};
 use sqlx::Postgres;
-use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Serialize, Deserialize, Message)]
 #[message(name = "trouble.make")]
@@ -75,13 +74,5 @@ async fn main() -> Result<()> {
         "rabbitmq" => bus.transport(RabbitMq::connect(&servers::amqp()).await?),
         other => bail!("no transport is called {other:?}"),
     };
-    let mut terminate = signal(SignalKind::terminate())?;
-    let bus = bus.build()?;
-    bus.declare().await?;
-    println!("ready");
-    bus.run_until(async {
-        terminate.recv().await;
-    })
-    .await?;
-    Ok(())
+    run_until_terminated(bus).await
 }

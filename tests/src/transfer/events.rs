@@ -13,7 +13,7 @@ use barid::{
 };
 use sqlx::{MySql, Postgres, Sqlite};
 
-use super::{AMOUNT, BALANCE, Deaf};
+use super::{AMOUNT, BALANCE, deaf::Deaf};
 
 /// The event store of a database.
 pub(super) enum Events {

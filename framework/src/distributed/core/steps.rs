@@ -1,8 +1,8 @@
 //! The transitions: what each call and each answer makes of a state.
 
 use super::{
-    Ack, Answer, Branch, BranchKind, BranchState, Decision, Effect, Input, Outcome, Phase, Protocol, Refusal,
-    State, outcome,
+    Ack, Answer, Branch, BranchKind, BranchState, Decision, Effect, Heuristic, Input, Outcome, Phase,
+    Protocol, Refusal, State, outcome,
 };
 
 pub(super) fn called(state: &mut State, input: Input) -> Vec<Effect> {
@@ -163,6 +163,7 @@ pub(super) fn decided(state: &mut State, standing: Option<Decision>) -> Vec<Effe
         };
     };
     state.decision = Some(decision);
+    last_follows(state, decision);
     let open = |branch: &Branch| !branch.state.is_final();
     let effects = match decision {
         Decision::Commit => {
@@ -175,6 +176,17 @@ pub(super) fn decided(state: &mut State, standing: Option<Decision>) -> Vec<Effe
         }
     };
     if effects.is_empty() { end(state) } else { effects }
+}
+
+/// The last resource has ended before the log was asked. When another decision stands, somebody has not asked it first.
+fn last_follows(state: &mut State, decision: Decision) {
+    let Some(last) = state.last() else { return };
+    let against = match (decision, state.branches[last].state) {
+        (Decision::Abort, BranchState::Committed) => Heuristic::Committed,
+        (Decision::Commit, BranchState::RolledBack) => Heuristic::RolledBack,
+        _ => return,
+    };
+    state.branches[last].state = BranchState::Heuristic(against);
 }
 
 pub(super) fn acked(state: &mut State, at: usize, ack: Ack) -> Vec<Effect> {

@@ -143,6 +143,28 @@ fn the_last_resource_decides() {
 }
 
 #[test]
+fn a_last_resource_that_ended_against_the_decision_is_reported() {
+    let kinds = [BranchKind::TwoPhase, BranchKind::Last];
+    let state = begun(Protocol::TwoPhase, false, &kinds);
+    for (did, stands, ack, reported) in [
+        (Decision::Commit, Decision::Abort, Ack::Done, Heuristic::Committed),
+        (Decision::Abort, Decision::Commit, Ack::Done, Heuristic::RolledBack),
+    ] {
+        let inputs = [
+            Input::Prepare,
+            Input::Voted(0, Answer::Prepared),
+            Input::Commit,
+            Input::LastAnswered(Some(did)),
+            Input::Decided(Some(stands)),
+            Input::Acked(0, ack),
+        ];
+        let (state, _) = run(state.clone(), &inputs);
+        assert_eq!(state.branches[1].state, BranchState::Heuristic(reported));
+        assert_eq!(state.phase, Phase::Ended(Outcome::Heuristic(Heuristic::Mixed)));
+    }
+}
+
+#[test]
 fn one_resource_alone_needs_no_log() {
     let (state, effects) = step(State::new(Protocol::TwoPhase, true, &[]), Input::Begin);
     assert_eq!((state.phase, effects), (Phase::Active, vec![]));

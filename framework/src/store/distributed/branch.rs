@@ -68,20 +68,37 @@ impl<DB: TwoPhase> SqlResource<DB> {
         self.fit.get_or_try_init(look).await.copied()
     }
 
+    /// Ends a branch by its name.
     async fn end(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
-        let mut connection = hold(self.kept.pool()).await?;
-        if let Some(ack) = DB::end(&mut connection, branch, decision).await? {
-            return Ok(ack);
-        }
-        match decision {
-            Decision::Abort => markers::tombstone(self.kept.pool(), branch).await,
-            Decision::Commit => match markers::marked(self.kept.pool(), branch).await?.as_deref() {
-                Some("branch") => Ok(Ack::Done),
-                _ => Ok(Ack::Heuristic(Heuristic::RolledBack)),
+        let ended = {
+            let mut connection = hold(self.kept.pool()).await?;
+            DB::end_by_name(&mut connection, branch, decision).await?
+        };
+        let pool = self.kept.pool();
+        match (ended, decision) {
+            // The server may say so and have done nothing, see `LOST`: the lock on the marker tells.
+            (Some(Ack::Done), _) if DB::KEEPS_SESSION => match markers::marked(pool, branch).await {
+                Ok(_) => Ok(Ack::Done),
+                Err(RmError::Retryable(_)) => Err(RmError::Config(LOST.to_owned())),
+                Err(error) => Err(error),
+            },
+            (Some(ack), _) => Ok(ack),
+            (None, Decision::Abort) => markers::tombstone(pool, branch).await,
+            (None, Decision::Commit) => match markers::marked(pool, branch).await {
+                Ok(Some(state)) if state == "branch" => Ok(Ack::Done),
+                Ok(_) => Ok(Ack::Heuristic(Heuristic::RolledBack)),
+                // Everybody had prepared before that was decided.
+                Err(RmError::Retryable(_)) if DB::KEEPS_SESSION => Err(RmError::Config(LOST.to_owned())),
+                Err(error) => Err(error),
             },
         }
     }
 }
+
+/// MariaDB forgets a branch that is ended by its name at the moment at which the session ends that has prepared it: it says Ok, has
+/// ended nothing, and does not list it any more.
+const LOST: &str = "the branch is prepared and keeps its locks, and the server does not list it any more (XA RECOVER): MariaDB loses track of \
+    a branch that is ended while the session ends that prepared it. Restart the server: it lists the branch then, and recovery ends it";
 
 async fn hold<DB: Backend>(pool: &Pool<DB>) -> Result<UnitConnection<DB>, RmError> {
     let connection = tokio::time::timeout(limits::CALL_TIMEOUT, pool.acquire()).await;
@@ -146,7 +163,9 @@ enum Stage {
     Prepared,
     /// It has changed nothing, and is over.
     ReadOnly,
-    /// It is over.
+    /// It was rolled back before anybody asked it to prepare, and nobody can any more.
+    Undone,
+    /// It is over, or goes on by its name.
     Ended,
 }
 
@@ -162,12 +181,12 @@ impl<DB: TwoPhase> Clone for SqlBranch<DB> {
 }
 
 impl<DB: TwoPhase> SqlBranch<DB> {
-    /// The connection, once the transaction has begun.
+    /// The connection, once the transaction has begun. Waits up to [`limits::GUARD_WAIT`] for a guard that is alive.
     ///
     /// # Errors
-    /// When it has not begun, or is prepared.
+    /// When it has not begun, is prepared, or a guard is held for longer.
     pub async fn connection(&self) -> Result<BranchGuard<DB>> {
-        let guard = Arc::clone(&self.open).lock_owned().await;
+        let guard = self.held().await.map_err(Error::new)?;
         if guard.is_none() || self.stage() != Stage::Open {
             return Err(Error::new(
                 "the branch is not open: begin the transaction first, and work before it is prepared",
@@ -216,7 +235,7 @@ impl<DB: TwoPhase> SqlBranch<DB> {
     async fn held(&self) -> Result<OwnedMutexGuard<Option<UnitConnection<DB>>>, String> {
         let held = tokio::time::timeout(limits::GUARD_WAIT, Arc::clone(&self.open).lock_owned()).await;
         held.map_err(|_| {
-            "a guard of the branch's connection is still held: drop it before the transaction is prepared"
+            "a guard of the branch's connection is still held: drop it before another is taken and before the transaction is prepared"
                 .to_owned()
         })
     }
@@ -258,12 +277,16 @@ impl<DB: TwoPhase> SqlBranch<DB> {
     async fn finish(&self, branch: &BranchId, decision: Decision) -> Result<Ack, RmError> {
         let mut held = self.held().await.map_err(RmError::Retryable)?;
         let stage = self.stage();
+        if stage == Stage::Undone && decision == Decision::Abort {
+            return Ok(Ack::Done);
+        }
         self.turn(Stage::Ended);
         let Some(mut connection) = held.take() else {
             return self.resource.end(branch, decision).await;
         };
         if stage != Stage::Prepared && decision == Decision::Abort {
             // Nobody has sent a prepare, and with this connection nobody will.
+            self.turn(Stage::Undone);
             if DB::KEEPS_SESSION || connection.roll_back().await.is_err() {
                 connection.close_hard().await;
             } else {
@@ -319,7 +342,7 @@ impl<DB: TwoPhase> TransactionParticipant for SqlBranch<DB> {
             Stage::Asked => return Err(RmError::Unknown("it was asked to prepare before".to_owned())),
             Stage::Prepared => return Ok(Vote::Prepared),
             Stage::ReadOnly => return Ok(Vote::ReadOnly),
-            Stage::Ended => return Ok(Vote::No { reason: "the branch is over".to_owned() }),
+            Stage::Undone | Stage::Ended => return Ok(Vote::No { reason: "the branch is over".to_owned() }),
         }
         let mut held = match self.held().await {
             Ok(held) => held,

@@ -29,14 +29,13 @@ fn on_marker_error<DB: Backend>(error: &sqlx::Error) -> RmError {
     }
 }
 
-/// What the marker of a branch says; waits for whoever is writing it.
+/// What the marker of a branch says; waits for whoever is writing it, but not for long.
 pub(super) async fn marked<DB: Backend>(
     pool: &Pool<DB>,
     branch: &BranchId,
 ) -> Result<Option<String>, RmError> {
-    let select = Statement::new("SELECT state FROM dtx_marker WHERE xid=").text(branch.to_string());
-    let answer = on_markers(pool, &select.sql(DB::READ_LOCKED)).await;
-    let (_, rows) = answer.map_err(|error| on_marker_error::<DB>(&error))?;
+    let (_, rows) =
+        on_markers(pool, &DB::marked(branch)).await.map_err(|error| on_marker_error::<DB>(&error))?;
     rows.first().map_or(Ok(None), |row| DB::text(row, 0)).map_err(|error| on_marker_error::<DB>(&error))
 }
 

@@ -24,12 +24,21 @@ pub trait TwoPhase: Backend {
     /// Whether a prepared transaction belongs to its session until that ends.
     const KEEPS_SESSION: bool;
 
-    /// Ends a prepared branch by its name. `None`: there is no such branch.
+    /// Ends a prepared branch in the session that has prepared it. `None`: there is no such branch.
     fn end(
         connection: &mut UnitConnection<Self>,
         branch: &BranchId,
         decision: Decision,
     ) -> impl Future<Output = Result<Option<Ack>, RmError>> + Send;
+
+    /// The same in any other session, by its name.
+    fn end_by_name(
+        connection: &mut UnitConnection<Self>,
+        branch: &BranchId,
+        decision: Decision,
+    ) -> impl Future<Output = Result<Option<Ack>, RmError>> + Send {
+        Self::end(connection, branch, decision)
+    }
 
     /// The branches of this log that are prepared.
     fn prepared(

@@ -3,10 +3,18 @@
 //! On MariaDB a prepared transaction belongs to its session until that ends: nobody else can end it, and the session can do nothing
 //! else. So the session stays with the branch, which ends it there, or closes it and goes by the name. A statement that failed does
 //! not doom an XA transaction by itself: that is what the poisoned flag of the connection is for.
+//!
+//! Who ends it by its name must come after its session: at the moment at which that ends, MariaDB (10.11, 11.x) answers Ok, ends
+//! nothing and does not list the branch any more, which keeps its locks until a restart of the server lists it again. So a session
+//! has a lock under the branch's name, which nobody else takes, and who ends the branch by its name waits until that is free. What slips
+//! through all the same is found by the lock on its marker, see [`SqlResource`](super::super::distributed::branch::SqlResource).
 
 use std::time::Duration;
 
-use sqlx::{MySql, Row};
+use sqlx::{
+    MySql, Row,
+    mysql::{MySqlQueryResult, MySqlRow},
+};
 
 use super::{text::Text, unit::number};
 use crate::{
@@ -32,9 +40,17 @@ const ROLLED_BACK: [u16; 3] = [1402, 1613, 1614];
 const SESSION_TRIES: u32 = 20;
 const SESSION_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long after a session let go of its lock its branch is its own. The server needs some microseconds.
+const DETACH_PAUSE: Duration = Duration::from_millis(20);
+
 /// Letters, digits, `.` and `-` only: the transaction, and the log with the place of the branch.
 fn xid(branch: &BranchId) -> String {
     format!("'{}','{}.{}',{FORMAT}", branch.gid.0.simple(), branch.coordinator, branch.ordinal)
+}
+
+/// The name of the lock that the session of a branch has. MySQL takes no more than 64 bytes.
+fn lock(branch: &BranchId) -> String {
+    format!("'barid.{}.{}'", branch.gid.0.simple(), branch.ordinal)
 }
 
 fn parse(gtrid: &str, bqual: &str) -> Option<BranchId> {
@@ -46,7 +62,9 @@ impl TwoPhase for MySql {
     const KEEPS_SESSION: bool = true;
 
     async fn begin(connection: &mut UnitConnection<Self>, branch: &BranchId) -> Result<(), sqlx::Error> {
-        connection.say(format!("XA START {}", xid(branch)), true).await
+        // MySQL, where a comment follows the `M!`, has no need of the lock.
+        let text = format!("XA START {};DO /*M! GET_LOCK({},0)+*/0", xid(branch), lock(branch));
+        connection.say(text, true).await
     }
 
     async fn prepare(connection: &mut UnitConnection<Self>, branch: &BranchId) -> Result<Vote, RmError> {
@@ -77,8 +95,9 @@ impl TwoPhase for MySql {
             Decision::Commit => "COMMIT",
             Decision::Abort => "ROLLBACK",
         };
+        let text = format!("XA {verb} {};DO /*M! RELEASE_LOCK({})+*/0", xid(branch), lock(branch));
         for _ in 0..SESSION_TRIES {
-            let error = match connection.say(format!("XA {verb} {}", xid(branch)), false).await {
+            let error = match connection.say(text.clone(), false).await {
                 Ok(()) => return Ok(Some(Ack::Done)),
                 Err(error) => error,
             };
@@ -100,10 +119,31 @@ impl TwoPhase for MySql {
             }
             tokio::time::sleep(SESSION_PAUSE).await;
         }
-        Err(RmError::Retryable(
-            "the session that prepared the branch is still connected; the branch is free once it ends"
-                .to_owned(),
-        ))
+        Err(still_connected(None))
+    }
+
+    async fn end_by_name(
+        connection: &mut UnitConnection<Self>,
+        branch: &BranchId,
+        decision: Decision,
+    ) -> Result<Option<Ack>, RmError> {
+        let look = format!("XA RECOVER;SELECT CAST(/*M! IS_USED_LOCK({})+*/0 AS SIGNED)", lock(branch));
+        let mut session = None;
+        for _ in 0..SESSION_TRIES {
+            let answers = shared::answers::<Self>(live(connection)?, look.clone()).await;
+            let answers = answers.map_err(|error| Self::classify(&error))?;
+            let (listed, used) = state(&answers, branch).map_err(|error| Self::classify(&error))?;
+            if !listed {
+                return Ok(None);
+            }
+            let Some(holder) = used else {
+                tokio::time::sleep(DETACH_PAUSE).await;
+                return Self::end(connection, branch, decision).await;
+            };
+            session = Some(holder);
+            tokio::time::sleep(SESSION_PAUSE).await;
+        }
+        Err(still_connected(session))
     }
 
     async fn prepared(
@@ -111,17 +151,7 @@ impl TwoPhase for MySql {
         coordinator: CoordinatorId,
     ) -> Result<Vec<BranchId>, sqlx::Error> {
         let (_, rows) = connection.alone(&Statement::new("XA RECOVER")).await?;
-        let mut found = Vec::new();
-        for row in &rows {
-            let (format, gtrid) = (row.try_get_unchecked::<i64, _>(0)?, row.try_get_unchecked::<i64, _>(1)?);
-            let data = row.try_get_unchecked::<Vec<u8>, _>(3)?;
-            let split = usize::try_from(gtrid).unwrap_or(0).min(data.len());
-            let (gtrid, bqual) = data.split_at(split);
-            let branch = std::str::from_utf8(gtrid).ok().zip(std::str::from_utf8(bqual).ok());
-            let branch = branch.and_then(|(gtrid, bqual)| parse(gtrid, bqual));
-            found.extend(branch.filter(|branch| format == FORMAT && branch.coordinator == coordinator));
-        }
-        Ok(found)
+        found(&rows, coordinator)
     }
 
     async fn unfit(connection: &mut UnitConnection<Self>) -> Result<Option<String>, sqlx::Error> {
@@ -156,6 +186,46 @@ impl TwoPhase for MySql {
             _ => RmError::Unknown(text),
         }
     }
+}
+
+/// The branches of this log in the answer to XA RECOVER.
+fn found(rows: &[MySqlRow], coordinator: CoordinatorId) -> Result<Vec<BranchId>, sqlx::Error> {
+    let mut found = Vec::new();
+    for row in rows {
+        let (format, gtrid) = (row.try_get_unchecked::<i64, _>(0)?, row.try_get_unchecked::<i64, _>(1)?);
+        let data = row.try_get_unchecked::<Vec<u8>, _>(3)?;
+        let split = usize::try_from(gtrid).unwrap_or(0).min(data.len());
+        let (gtrid, bqual) = data.split_at(split);
+        let branch = std::str::from_utf8(gtrid).ok().zip(std::str::from_utf8(bqual).ok());
+        let branch = branch.and_then(|(gtrid, bqual)| parse(gtrid, bqual));
+        found.extend(branch.filter(|branch| format == FORMAT && branch.coordinator == coordinator));
+    }
+    Ok(found)
+}
+
+/// Whether a branch is prepared, and the session that has its lock.
+fn state(
+    answers: &[(MySqlQueryResult, Vec<MySqlRow>)],
+    branch: &BranchId,
+) -> Result<(bool, Option<i64>), sqlx::Error> {
+    let [(_, prepared), (_, used)] = answers else { return Err(sqlx::Error::RowNotFound) };
+    let session = used.first().map(|row| MySql::maybe_int(row, 0)).transpose()?.flatten();
+    // 0: MySQL, which has not looked.
+    Ok((found(prepared, branch.coordinator)?.contains(branch), session.filter(|session| *session != 0)))
+}
+
+fn live(connection: &mut UnitConnection<MySql>) -> Result<&mut sqlx::MySqlConnection, RmError> {
+    connection.live().map_err(|error| RmError::Retryable(error.to_string()))
+}
+
+fn still_connected(session: Option<i64>) -> RmError {
+    let (session, kill) = match session {
+        Some(id) => (format!("session {id}"), format!(": when its process or host is gone, KILL {id}")),
+        None => ("the session".to_owned(), String::new()),
+    };
+    RmError::Retryable(format!(
+        "{session} that prepared the branch is still connected; the branch is free once it ends{kill}"
+    ))
 }
 
 fn refusal(error: &sqlx::Error) -> String {
@@ -201,6 +271,7 @@ mod tests {
         let [gtrid, bqual, _] = parts[..] else { panic!("{xid}") };
         assert!(gtrid.len() <= 64 && bqual.len() <= 64, "{xid}");
         assert_eq!(parse(gtrid, bqual), Some(branch));
+        assert!(lock(&branch).len() <= 66, "{}", lock(&branch));
     }
 
     #[test]

@@ -12,22 +12,26 @@ use crate::{
     store::{distributed::DtxRows, statement::Statement},
 };
 
+/// A branch in flight makes a statement that begins so wait for two seconds on MariaDB; MySQL reads a comment.
+const SOON: &str = "/*M! SET STATEMENT innodb_lock_wait_timeout=2 FOR */";
+
 impl DtxRows for MySql {
     const RESOURCE_TYPE: &'static str = "mysql";
     const BEGIN: &'static str = "BEGIN";
-    const READ_LOCKED: &'static str = " LOCK IN SHARE MODE";
 
     fn later(statement: Statement, millis: i64) -> Statement {
         statement.sql("UTC_TIMESTAMP(6)+INTERVAL ").int(millis.saturating_mul(1_000)).sql(" MICROSECOND")
     }
 
-    /// Plain, not IGNORE, which would hide other errors. A branch in flight makes it wait for two seconds on MariaDB; MySQL reads a
-    /// comment there.
+    /// Plain, not IGNORE, which would hide other errors.
     fn tombstone(branch: &BranchId) -> Statement {
-        let insert = Statement::new(
-            "/*M! SET STATEMENT innodb_lock_wait_timeout=2 FOR */INSERT INTO dtx_marker(xid,state)VALUES(",
-        );
+        let insert = Statement::new(SOON).sql("INSERT INTO dtx_marker(xid,state)VALUES(");
         insert.text(branch.to_string()).sql(",'aborted')")
+    }
+
+    fn marked(branch: &BranchId) -> Statement {
+        let select = Statement::new(SOON).sql("SELECT state FROM dtx_marker WHERE xid=");
+        select.text(branch.to_string()).sql(" LOCK IN SHARE MODE")
     }
 
     fn since_1970(statement: Statement, column: &'static str) -> Statement {

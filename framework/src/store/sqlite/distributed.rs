@@ -15,7 +15,6 @@ use crate::{
 impl DtxRows for Sqlite {
     const RESOURCE_TYPE: &'static str = "sqlite";
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
-    const READ_LOCKED: &'static str = "";
 
     fn later(statement: Statement, millis: i64) -> Statement {
         statement.sql("CAST((julianday('now')-2440587.5)*86400000 AS INTEGER)+").int(millis)
