@@ -12,6 +12,7 @@ mod doctor;
 mod exit;
 mod grants;
 mod parked;
+mod replay;
 mod run;
 mod schema;
 mod status;
@@ -54,6 +55,9 @@ enum Command {
     /// Messages that cannot be delivered: looks at them, sends them again, goes on without them.
     #[command(after_help = parked::HELP)]
     Parked(Box<parked::Parked>),
+    /// Sends published messages again, from the archive: one, those of a key, or those of a time.
+    #[command(after_help = replay::HELP)]
+    Replay(Box<replay::Replay>),
     /// Distributed transactions: looks at them, decides by hand what nobody decided, checks the databases.
     #[command(after_help = tx::HELP)]
     Tx(Box<tx::Tx>),
@@ -137,6 +141,7 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(())
         }
         Command::Parked(command) => parked::parked(*command).await,
+        Command::Replay(command) => Box::pin(replay::replay(*command)).await,
         Command::Tx(command) => tx::tx(*command).await,
     };
     match result {

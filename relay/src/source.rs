@@ -21,6 +21,8 @@ use crate::{
 };
 
 mod at;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod audit;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod bound;
 pub mod decode;
@@ -35,6 +37,8 @@ pub mod open;
 mod parked;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod replay;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

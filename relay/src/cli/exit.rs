@@ -20,7 +20,7 @@ pub(super) const HELP: &str = "Exit codes:
   3    the configuration is wrong
   4    a database or a broker cannot be reached, or refuses
   5    the schema is missing, changed, or newer than this program
-  6    no parked message, or no transaction, is what was asked for
+  6    no message, or no transaction, is what was asked for
   7    the transaction is decided otherwise, not prepared, not over, or not the databases' alone: nothing was changed
   8    doctor found something that has to be repaired
   130  stopped by a second signal, without a drain";
@@ -46,6 +46,17 @@ pub(super) enum Failure {
     Usage(String),
     #[error("source {source_name}: no such message is parked: {selection}")]
     NothingParked { source_name: String, selection: String },
+    #[error("source {source_name}: nothing in the archive is what was asked for: {selection}")]
+    NothingArchived { source_name: String, selection: String },
+    #[error(
+        "{messages} of {of} messages were replayed and are in the outbox; then {cause}; run it again for the others"
+    )]
+    HalfReplayed {
+        messages: i64,
+        of: i64,
+        #[source]
+        cause: SourceError,
+    },
     #[error("{0} of the findings above are problems")]
     Problems(usize),
     #[error("source {source_name}: {cause}")]
@@ -114,10 +125,10 @@ impl Failure {
             Self::Transaction { cause, .. } => transaction(cause),
             Self::Relay(RelayError::Sink { .. }) => 4,
             Self::Usage(_) => 2,
-            Self::Source(_) => 4,
+            Self::Source(_) | Self::HalfReplayed { .. } => 4,
             Self::Admin(AdminError::Bind { .. }) => 1,
             Self::Admin(_) => 3,
-            Self::NothingParked { .. } => 6,
+            Self::NothingParked { .. } | Self::NothingArchived { .. } => 6,
             Self::Problems(_) => 8,
             Self::Relay(_) | Self::Died(_) | Self::Signals(_) | Self::Mixed { .. } => 1,
         }

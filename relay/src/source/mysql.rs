@@ -17,6 +17,7 @@ pub(super) mod doctor;
 mod lease;
 pub(super) mod parked;
 mod reader;
+pub(super) mod replay;
 mod session;
 pub(super) mod survey;
 mod writer;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use barid::store::AnyPool;
 
 use super::{Source, SourceError, identifier::Identifier};
-use crate::{doctor::Report, parked::ParkedStore, survey::Survey};
+use crate::{archive::ArchiveStore, doctor::Report, parked::ParkedStore, survey::Survey};
 
 /// How to read, beyond the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,31 @@ pub fn parked(name: &str, pool: &AnyPool) -> Box<dyn ParkedStore> {
         AnyPool::MySql(pool) => Box::new(super::mysql::parked::MySqlParked { source, pool: pool.clone() }),
         #[cfg(feature = "sqlite")]
         AnyPool::Sqlite(pool) => Box::new(super::sqlite::parked::SqliteParked { source, pool: pool.clone() }),
+        // As above.
+        #[allow(unreachable_patterns)]
+        _ => unreachable!("the features of the relay's sources are those of the framework's stores"),
+    }
+}
+
+/// The archived messages of the source `name` in this database; with the options that it is read with.
+#[must_use]
+#[allow(unused_variables)] // not every database needs all of them
+pub fn archive(name: &str, pool: &AnyPool, options: &Options) -> Box<dyn ArchiveStore> {
+    let (source, outbox) = (name.to_owned(), "outbox".to_owned());
+    match pool {
+        #[cfg(feature = "postgres")]
+        AnyPool::Postgres(pool) => {
+            let outbox = options.table.as_ref().map_or(outbox, |table| format!("\"{table}\""));
+            Box::new(super::postgres::replay::PostgresArchive { source, pool: pool.clone(), outbox })
+        }
+        #[cfg(feature = "mysql")]
+        AnyPool::MySql(pool) => {
+            Box::new(super::mysql::replay::MySqlArchive { source, pool: pool.clone(), outbox })
+        }
+        #[cfg(feature = "sqlite")]
+        AnyPool::Sqlite(pool) => {
+            Box::new(super::sqlite::replay::SqliteArchive { source, pool: pool.clone(), outbox })
+        }
         // As above.
         #[allow(unreachable_patterns)]
         _ => unreachable!("the features of the relay's sources are those of the framework's stores"),

@@ -36,6 +36,7 @@ mod lease;
 mod listen;
 pub(super) mod parked;
 mod reader;
+pub(super) mod replay;
 mod session;
 pub mod snapshot;
 pub(super) mod survey;

@@ -16,6 +16,7 @@ pub(super) mod doctor;
 mod lease;
 pub(super) mod parked;
 mod reader;
+pub(super) mod replay;
 pub(super) mod survey;
 mod writer;
 
