@@ -10,6 +10,7 @@ use crate::config::{self, Config, SourceConfig};
 mod check;
 mod doctor;
 mod exit;
+mod explain;
 mod grants;
 mod parked;
 mod replay;
@@ -58,6 +59,9 @@ enum Command {
     /// Sends published messages again, from the archive: one, those of a key, or those of a time.
     #[command(after_help = replay::HELP)]
     Replay(Box<replay::Replay>),
+    /// Where a message is: waiting and for what, parked and why, or published and when.
+    #[command(after_help = explain::HELP)]
+    Explain(explain::Explain),
     /// Distributed transactions: looks at them, decides by hand what nobody decided, checks the databases.
     #[command(after_help = tx::HELP)]
     Tx(Box<tx::Tx>),
@@ -142,6 +146,7 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Parked(command) => parked::parked(*command).await,
         Command::Replay(command) => Box::pin(replay::replay(*command)).await,
+        Command::Explain(command) => Box::pin(explain::explain(&command)).await,
         Command::Tx(command) => tx::tx(*command).await,
     };
     match result {

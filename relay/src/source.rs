@@ -28,6 +28,8 @@ mod bound;
 pub mod decode;
 mod error;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod explain;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod holder;
 pub mod identifier;
 #[cfg(feature = "mysql")]

@@ -207,9 +207,19 @@ async fn a_role_that_is_no_plain_name_is_refused_and_help_tells_a_newcomer_what_
     assert!(code == 2 && said.contains("is no plain name"), "{code} {said}");
     let (code, help) = run(&["--help"]).await;
     assert_eq!(code, 0);
-    for command in
-        ["run", "check", "status", "doctor", "schema", "grants", "parked", "replay", "version", "completions"]
-    {
+    for command in [
+        "run",
+        "check",
+        "status",
+        "doctor",
+        "schema",
+        "grants",
+        "parked",
+        "replay",
+        "explain",
+        "version",
+        "completions",
+    ] {
         let line = |line: &str| line.split_whitespace().next() == Some(command);
         assert!(help.lines().any(line), "{command} is not in\n{help}");
         assert_eq!(run(&[command, "--help"]).await.0, 0, "{command}");

@@ -1,4 +1,4 @@
-//! `barid-relay replay` on each database, with and without a running relay, in both output forms, with
+//! `barid-relay replay` and `barid-relay explain` on each database, with and without a running relay, in both output forms, with
 //! each exit code.
 
 #![allow(clippy::unwrap_used)] // a test
@@ -7,6 +7,9 @@ use barid_tests::place::{Hand, KINDS, Kind, PATIENCE, Place};
 use barid_tests::{Process, TestDatabase};
 use serde_json::Value;
 use uuid::Uuid;
+
+#[path = "replay/explained.rs"]
+mod explained;
 
 /// A place whose relay archives.
 async fn place(kind: Kind) -> Place {
@@ -249,6 +252,7 @@ async fn what_came_from_another_table_goes_back_there() {
     assert_eq!(place.received(&place.there, 1).await[0].id, id);
     until_archived(&place, 1).await;
     assert_eq!((place.number("SELECT count(*) FROM legacy").await, counts(&place).await), (0, (0, 1)));
+    assert_eq!(place.command(&["explain", &id.to_string()]).await.0, 0);
     assert!(relay.terminate(PATIENCE).await.0.success());
 }
 
@@ -266,13 +270,18 @@ async fn exit_codes_are_those_of_the_help() {
         (because(&["replay", "--source", "other", "--all"]), 2, "sources: main"),
         (vec!["replay", &unknown, "--all", "--reason", "x"], 2, "--all"),
         (vec!["replay", &unknown, "--reason", "x"], 6, &unknown),
+        (vec!["explain"], 2, "<ID>"),
+        (vec!["explain", "7"], 2, "7"),
+        (vec!["explain", &unknown, "--source", "other"], 2, "sources: main"),
+        (vec!["explain", &unknown], 6, "no source has message"),
     ] {
         let (code, said) = place.command(&arguments).await;
         assert!(code == expected && said.contains(text), "{arguments:?}: {code}\n{said}");
     }
-    for (command, texts) in
-        [("replay", &["relay_audit", "--dry-run", "keeps its id", "6 nothing in the archive", "--until"][..])]
-    {
+    for (command, texts) in [
+        ("replay", &["relay_audit", "--dry-run", "keeps its id", "6 nothing in the archive", "--until"][..]),
+        ("explain", &["needs no running relay", "never committed", "6 no source has it"]),
+    ] {
         let (code, help) = place.command(&[command, "--help"]).await;
         assert_eq!(code, 0);
         for text in texts {
@@ -291,6 +300,8 @@ async fn exit_codes_are_those_of_the_help() {
         std::fs::write(place.config(), config).unwrap();
         let (code, said) = place.command(&because(&["replay", "--all"])).await;
         assert!(code == expected && said.contains(text), "{code}\n{said}");
+        let (code, said) = place.command(&["explain", &unknown]).await;
+        assert_eq!(code, expected, "{said}");
     }
     empty.drop_now().await;
 }

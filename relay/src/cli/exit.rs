@@ -49,6 +49,10 @@ pub(super) enum Failure {
     #[error("source {source_name}: nothing in the archive is what was asked for: {selection}")]
     NothingArchived { source_name: String, selection: String },
     #[error(
+        "no source has message {id}: it was never committed, or it was published and is not kept any more (looked in {sources})"
+    )]
+    Unknown { id: uuid::Uuid, sources: String },
+    #[error(
         "{messages} of {of} messages were replayed and are in the outbox; then {cause}; run it again for the others"
     )]
     HalfReplayed {
@@ -128,7 +132,7 @@ impl Failure {
             Self::Source(_) | Self::HalfReplayed { .. } => 4,
             Self::Admin(AdminError::Bind { .. }) => 1,
             Self::Admin(_) => 3,
-            Self::NothingParked { .. } | Self::NothingArchived { .. } => 6,
+            Self::NothingParked { .. } | Self::NothingArchived { .. } | Self::Unknown { .. } => 6,
             Self::Problems(_) => 8,
             Self::Relay(_) | Self::Died(_) | Self::Signals(_) | Self::Mixed { .. } => 1,
         }

@@ -14,6 +14,7 @@ use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
 mod archive;
 pub(super) mod doctor;
+pub(super) mod explain;
 mod lease;
 pub(super) mod parked;
 mod reader;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use barid::store::AnyPool;
 
 use super::{Source, SourceError, identifier::Identifier};
-use crate::{archive::ArchiveStore, doctor::Report, parked::ParkedStore, survey::Survey};
+use crate::{archive::ArchiveStore, doctor::Report, explain::Finder, parked::ParkedStore, survey::Survey};
 
 /// How to read, beyond the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,6 +95,31 @@ pub fn archive(name: &str, pool: &AnyPool, options: &Options) -> Box<dyn Archive
         #[cfg(feature = "sqlite")]
         AnyPool::Sqlite(pool) => {
             Box::new(super::sqlite::replay::SqliteArchive { source, pool: pool.clone(), outbox })
+        }
+        // As above.
+        #[allow(unreachable_patterns)]
+        _ => unreachable!("the features of the relay's sources are those of the framework's stores"),
+    }
+}
+
+/// Where messages of the source `name` are in this database; with the options that it is read with.
+#[must_use]
+#[allow(unused_variables)] // not every database needs all of them
+pub fn finder(name: &str, pool: &AnyPool, options: &Options) -> Box<dyn Finder> {
+    let (source, outbox) = (name.to_owned(), "outbox".to_owned());
+    match pool {
+        #[cfg(feature = "postgres")]
+        AnyPool::Postgres(pool) => {
+            let outbox = options.table.as_ref().map_or(outbox, |table| format!("\"{table}\""));
+            Box::new(super::postgres::explain::PostgresFinder { source, pool: pool.clone(), outbox })
+        }
+        #[cfg(feature = "mysql")]
+        AnyPool::MySql(pool) => {
+            Box::new(super::mysql::explain::MySqlFinder { source, pool: pool.clone(), outbox })
+        }
+        #[cfg(feature = "sqlite")]
+        AnyPool::Sqlite(pool) => {
+            Box::new(super::sqlite::explain::SqliteFinder { source, pool: pool.clone(), outbox })
         }
         // As above.
         #[allow(unreachable_patterns)]

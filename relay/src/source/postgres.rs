@@ -31,6 +31,7 @@ macro_rules! columns {
 
 mod archive;
 pub(super) mod doctor;
+pub(super) mod explain;
 mod head;
 mod lease;
 mod listen;
