@@ -104,6 +104,7 @@ pub(crate) fn dead_letter(message: &Incoming, to: &Destination, death: &Death<'_
         payload: Some(message.body.clone()),
         headers: all,
         tracingspancontext,
+        wire: None,
     }
 }
 
@@ -126,6 +127,7 @@ pub(crate) fn returned(all: &Headers, body: Bytes) -> Result<OutgoingRow> {
         name: all.remove(headers::TYPE).unwrap_or_else(|| "unknown".to_owned()),
         payload: Some(body),
         tracingspancontext: all.remove(headers::TRACEPARENT),
+        wire: None,
         headers: all,
     })
 }

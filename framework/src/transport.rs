@@ -6,7 +6,7 @@
 //! What every implementation promises is written on the traits; what only some keep is in [`Promises`]. The conformance
 //! suite in `testing::conformance` runs the same cases against all of them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,10 +29,12 @@ mod promises;
 pub mod rabbitmq;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod sql;
+mod wire;
 
 pub use inbox::Inbox;
 pub use link::Link;
 pub use promises::Promises;
+pub use wire::Wire;
 
 /// A message on its way out: one row of the outbox, or one message of a bus without outbox.
 ///
@@ -57,10 +59,12 @@ pub struct OutgoingRow {
     pub headers: Headers,
     /// W3C `traceparent` of the span that made the message.
     pub tracingspancontext: Option<String>,
+    /// Exactly what travels beside the payload, in place of the headers and columns. Normally `None`: the transport's own form.
+    pub wire: Option<Arc<Wire>>,
 }
 
 impl OutgoingRow {
-    /// The headers as a consumer will see them: the row's own headers and those that the columns stand for.
+    /// The headers as a consumer will see them: the row's own headers and those that the columns stand for, or those of `wire`.
     #[must_use]
     pub fn wire_headers(&self) -> Headers {
         let mut all = Headers::new();
@@ -70,6 +74,9 @@ impl OutgoingRow {
 
     /// Shows each of [`OutgoingRow::wire_headers`] once, without building a map: for transports that publish fast.
     pub fn each_wire_header(&self, mut show: impl FnMut(&str, &str)) {
+        if let Some(wire) = &self.wire {
+            return wire.each().for_each(|(name, value)| show(name, value));
+        }
         let mut id = Uuid::encode_buffer();
         let columns = [
             (headers::ID, Some(&*self.id.hyphenated().encode_lower(&mut id))),

@@ -5,13 +5,14 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use barid::store::Dialect;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, SourceConfig};
+use crate::config::{self, Config};
 
 mod check;
 mod doctor;
 mod exit;
 mod explain;
 mod grants;
+mod on;
 mod parked;
 mod replay;
 mod run;
@@ -165,19 +166,4 @@ fn load(file: &std::path::Path) -> Result<Config, Failure> {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
     )?)
-}
-
-/// The source that an operator means: the one he names, or the only one.
-fn source_of<'a>(config: &'a Config, named: Option<&str>) -> Result<(&'a String, &'a SourceConfig), Failure> {
-    let names = || config.source.keys().cloned().collect::<Vec<_>>().join(", ");
-    match named {
-        Some(name) => config
-            .source
-            .get_key_value(name)
-            .ok_or_else(|| Failure::Usage(format!("there is no [source.{name}] (sources: {})", names()))),
-        None if config.source.len() > 1 => {
-            Err(Failure::Usage(format!("which source? Add --source, one of: {}", names())))
-        }
-        None => config.source.first_key_value().ok_or_else(|| Failure::Usage("no source".to_owned())),
-    }
 }

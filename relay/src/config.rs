@@ -25,6 +25,8 @@ use crate::{
 
 mod admin;
 mod check;
+mod foreign;
+mod format;
 mod keys;
 mod read;
 mod show;
@@ -34,6 +36,7 @@ mod tests;
 
 pub use self::{
     admin::{AdminConfig, LISTEN, TOKEN_CHARS_MIN},
+    format::FormatConfig,
     read::{ConfigError, read},
     sink::{Security, SinkConfig, SinkKind},
 };
@@ -52,6 +55,9 @@ pub struct Config {
     /// `barid-relay tx` looks at them.
     #[serde(default)]
     pub resource: BTreeMap<String, ResourceConfig>,
+    /// `[format.NAME]`: forms of messages that routes ask for.
+    #[serde(default)]
+    pub format: BTreeMap<String, FormatConfig>,
     /// `[[route]]`: which destination goes to which sink. The first that matches counts.
     #[serde(default)]
     pub route: Vec<RouteConfig>,
@@ -95,6 +101,16 @@ pub struct SourceConfig {
     /// For how long an archived row is kept, in seconds. Default: 604,800, a week, which is how long a bus remembers what it has
     /// handled.
     pub archive_for_s: Option<u64>,
+    /// PostgreSQL: `debezium` is Debezium's table, called `outboxevent` unless `table` says otherwise.
+    pub preset: Option<String>,
+    /// PostgreSQL: columns of `table` that are called otherwise than the outbox's, by the outbox's names: `payload = "body"`.
+    #[serde(default)]
+    pub columns: BTreeMap<String, String>,
+    /// PostgreSQL: columns of `table` that the outbox has not, separated by commas; they travel as headers of their names.
+    pub extra_columns: Option<String>,
+    /// Where the keys about the table are, for messages about it.
+    #[serde(skip)]
+    pub(crate) places: BTreeMap<String, String>,
 }
 
 /// `after` in `[source.NAME]`
@@ -145,6 +161,9 @@ pub struct RouteConfig {
     /// alone, `halt` stops the relay. Default: `block_key`.
     #[serde(default)]
     pub on_poison: Poison,
+    /// The form in which messages are sent: the name of a `[format.NAME]`, or `debezium` or `cloudevents` with their defaults.
+    /// Default: `barid`, the transports' own.
+    pub format: Option<String>,
 }
 
 /// `[relay]`
@@ -202,7 +221,7 @@ impl SourceConfig {
     /// How to read.
     #[must_use]
     pub fn options(&self) -> Options {
-        Options { listen: self.listen.clone(), table: self.table.clone() }
+        Options { listen: self.listen.clone(), table: self.mapping() }
     }
 
     /// What becomes of a row that was published.

@@ -31,6 +31,7 @@ pub mod config;
 pub mod doctor;
 pub mod explain;
 pub mod failpoint;
+pub mod format;
 pub mod lane;
 pub mod lease;
 pub mod metrics;

@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     config::{Config, ResourceConfig, RouteConfig, SinkConfig, SinkKind, SourceConfig},
+    format::Problem,
     lane::Order,
     relay::{BuildError, Relay, RelayBuilder},
     sink::{Pattern, Sink, Topology},
@@ -152,6 +153,9 @@ impl<'a> Setup<'a> {
             let sink = if strict { strict_name(&route.sink) } else { route.sink.clone() };
             builder = builder.route(&route.destination, sink, config.order(route));
             builder = builder.on_poison(route.on_poison);
+            if let Some(format) = config.format(route, name).map_err(format_problems)? {
+                builder = builder.format(format);
+            }
         }
         Ok(builder.build()?)
     }
@@ -183,6 +187,12 @@ impl<'a> Setup<'a> {
 fn in_transactions(config: &Config, route: &RouteConfig) -> bool {
     let kafka = config.sink.get(&route.sink).is_some_and(|sink| sink.kind == SinkKind::Kafka);
     kafka && config.order(route) == Order::Strict
+}
+
+/// Only of a configuration that was put together and not read.
+fn format_problems(problems: Vec<Problem>) -> SetupError {
+    let problems = problems.into_iter().map(|Problem { key, what }| format!("{key} of a format: {what}"));
+    SetupError::Build(BuildError { problems: problems.collect() })
 }
 
 fn strict_name(sink: &str) -> String {
@@ -264,7 +274,11 @@ pub async fn sink_works(
 /// The destinations that routes to this sink name one by one.
 #[must_use]
 pub fn destinations(config: &Config, sink: &str) -> Vec<Destination> {
-    let patterns = config.route.iter().filter(|route| route.sink == sink).map(|route| &route.destination);
+    // A format that chooses topics itself says nothing about which there have to be.
+    let fixed =
+        |route: &&RouteConfig| !matches!(config.format(route, ""), Ok(Some(format)) if format.reroutes());
+    let routes = config.route.iter().filter(|route| route.sink == sink).filter(fixed);
+    let patterns = routes.map(|route| &route.destination);
     // The configuration was read, so that every pattern is one.
     patterns.filter_map(|text| text.parse::<Pattern>().ok()?.fixed()).collect()
 }

@@ -14,7 +14,10 @@ use futures::future::{FutureExt, select_all};
 
 use serde::Deserialize;
 
-use crate::lane::{Way, Window};
+use crate::{
+    format::Format,
+    lane::{Way, Window},
+};
 
 /// Which destinations a route takes: `queue:NAME` or `topic:NAME`, where `*` in NAME stands for any characters, or `*`
 /// alone for everything.
@@ -79,20 +82,22 @@ impl fmt::Display for Pattern {
 }
 
 /// One route: what goes where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Route {
     /// The destinations that it takes.
     pub destination: Pattern,
     /// Where they go.
     pub way: Way,
+    /// In which form; `None` is the transport's own.
+    pub format: Option<Arc<Format>>,
 }
 
 /// All routes; the first that matches counts.
 #[derive(Clone, Debug)]
 pub struct Routes {
     routes: Vec<Route>,
-    /// What was asked before. Destinations are few; a table full of them is emptied.
-    known: HashMap<Destination, (Option<Way>, u16)>,
+    /// What was asked before: the number of the route, and its label. Destinations are few; a table full of them is emptied.
+    known: HashMap<Destination, Option<(usize, u16)>>,
 }
 
 const KNOWN_DESTINATIONS_MAX: usize = 10_000;
@@ -109,10 +114,10 @@ impl Routes {
     /// # Errors
     /// When no route matches: the reason, for whoever looks at the parked row.
     pub fn way(&mut self, destination: &Destination) -> Result<Way, String> {
-        self.labelled(destination, |_, _| 0).map(|(way, _)| way)
+        self.labelled(destination, |_, _| 0).map(|(route, _)| route.way)
     }
 
-    /// As [`Routes::way`], with the label that `label` gives to the sink and the destination; it is asked once for each, not for
+    /// The route of `destination`, with the label that `label` gives to the sink and the destination; it is asked once for each, not for
     /// each row.
     ///
     /// # Errors
@@ -121,18 +126,31 @@ impl Routes {
         &mut self,
         destination: &Destination,
         label: impl FnOnce(usize, &str) -> u16,
-    ) -> Result<(Way, u16), String> {
-        if let Some((way, label)) = self.known.get(destination) {
-            return way.map(|way| (way, *label)).ok_or_else(|| self.unknown(destination));
+    ) -> Result<(&Route, u16), String> {
+        let found = match self.known.get(destination) {
+            Some(found) => *found,
+            None => self.find(destination, label),
+        };
+        match found {
+            Some((route, label)) => Ok((&self.routes[route], label)),
+            None => Err(self.unknown(destination)),
         }
+    }
+
+    /// Looks for it, and keeps what was found.
+    fn find(
+        &mut self,
+        destination: &Destination,
+        label: impl FnOnce(usize, &str) -> u16,
+    ) -> Option<(usize, u16)> {
         let text = destination.to_string();
-        let way = self.routes.iter().find(|route| route.destination.matches(&text)).map(|route| route.way);
+        let route = self.routes.iter().position(|route| route.destination.matches(&text));
         if self.known.len() >= KNOWN_DESTINATIONS_MAX {
             self.known.clear();
         }
-        let label = way.map_or(0, |way| label(way.sink, &text));
-        self.known.insert(destination.clone(), (way, label));
-        way.map(|way| (way, label)).ok_or_else(|| self.unknown(destination))
+        let found = route.map(|route| (route, label(self.routes[route].way.sink, &text)));
+        self.known.insert(destination.clone(), found);
+        found
     }
 
     fn unknown(&self, destination: &Destination) -> String {
@@ -277,7 +295,8 @@ mod tests {
     #[test]
     fn the_first_route_counts_and_an_unknown_destination_says_which_there_are() {
         let way = |sink| Way { sink, order: Order::Strict, poison: Poison::BlockKey };
-        let route = |text: &str, sink| Route { destination: text.parse().unwrap(), way: way(sink) };
+        let route =
+            |text: &str, sink| Route { destination: text.parse().unwrap(), way: way(sink), format: None };
         let mut routes = Routes::new(vec![route("queue:a", 0), route("queue:*", 1)]);
         let to = |text: &str| text.parse::<Destination>().unwrap();
         assert_eq!(routes.way(&to("queue:a")), Ok(way(0)));

@@ -32,6 +32,7 @@ mod explain;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod holder;
 pub mod identifier;
+pub mod mapping;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod open;
@@ -43,6 +44,8 @@ pub mod postgres;
 mod replay;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod survey;
 
 use self::at::At;
 pub use self::error::SourceError;

@@ -238,6 +238,7 @@ async fn dead_letter(name: &str, body: &str) -> Headers {
         payload: Some(body.to_owned().into()),
         headers: Headers::new(),
         tracingspancontext: None,
+        wire: None,
     };
     network.publisher().await.unwrap().submit(&row, Token(0)).unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

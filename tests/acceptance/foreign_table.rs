@@ -113,3 +113,19 @@ async fn a_sequence_with_a_cache_is_refused() {
     }
     arena.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_of_another_type_ends_the_source_and_is_named() {
+    let arena = foreign().await;
+    let change = "DROP VIEW outbox; ALTER TABLE legacy_events ALTER COLUMN payload TYPE text USING 'x'; \
+        INSERT INTO legacy_events (id, destination, aggregatetype, type, payload) \
+        VALUES (gen_random_uuid(), 'topic:t', 'a', 'm', 'a text')";
+    arena.pool().execute(sqlx::raw_sql(change)).await.unwrap();
+    let ended = relay(arena.pool(), &Seen::default()).run_until(std::future::pending());
+    let ended = tokio::time::timeout(SETTLE, ended).await.expect("it is not tried again").unwrap_err();
+    assert!(!ended.is_transient());
+    for says in ["source main", "payload of the row with seq", "barid-relay schema print"] {
+        assert!(ended.to_string().contains(says), "{ended}");
+    }
+    arena.close().await;
+}

@@ -54,6 +54,7 @@ fn row(topic: &str, key: Option<&str>, body: Option<&[u8]>) -> OutgoingRow {
         payload: body.map(Bytes::copy_from_slice),
         headers: Headers::new(),
         tracingspancontext: None,
+        wire: None,
     }
 }
 

@@ -103,6 +103,7 @@ fn row(to: &str, key: Option<&str>, body: &str) -> OutgoingRow {
         payload: Some(body.to_owned().into()),
         headers: Headers::new(),
         tracingspancontext: None,
+        wire: None,
     }
 }
 

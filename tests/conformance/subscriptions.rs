@@ -116,6 +116,7 @@ async fn publish(transport: &dyn Transport, destination: Destination, name: &str
         payload: Some(bytes::Bytes::from_static(b"{}")),
         headers: Headers::new(),
         tracingspancontext: None,
+        wire: None,
     };
     let mut publisher = transport.publisher().await.unwrap();
     publisher.submit(&row, Token(1)).unwrap();

@@ -238,6 +238,7 @@ async fn publish(publisher: &mut dyn Publisher, topic: &str, body: &'static str)
         payload: Some(body.into()),
         headers: Headers::new(),
         tracingspancontext: None,
+        wire: None,
     };
     publisher.submit(&row, Token(1)).unwrap();
     let settled = tokio::time::timeout(PATIENCE, publisher.settled()).await.unwrap();

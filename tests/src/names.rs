@@ -24,16 +24,24 @@ pub fn unique(what: &str) -> String {
 /// When Kafka refuses, or is not done within 20 s.
 pub async fn kafka_topic(what: &str, partitions: i32) -> String {
     let topic = unique(what);
-    let new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(1));
+    kafka_topic_called(&topic, partitions).await;
+    topic
+}
+
+/// The same under a name that the test has chosen.
+///
+/// # Panics
+/// As [`kafka_topic`].
+pub async fn kafka_topic_called(topic: &str, partitions: i32) {
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     let answers = admin().create_topics([&new], &options()).await.expect("Kafka answers CreateTopics");
     for answer in answers {
         answer.unwrap_or_else(|(topic, code)| panic!("Kafka did not create topic {topic}: {code}"));
     }
     eventually(KAFKA_TIMEOUT, &format!("topic {topic} has leaders"), || {
-        has_leaders(topic.clone(), partitions)
+        has_leaders(topic.to_owned(), partitions)
     })
     .await;
-    topic
 }
 
 /// Deletes a topic. Only of use on a Kafka that outlives the tests.

@@ -394,6 +394,7 @@ fn row(account: i64) -> OutgoingRow {
         payload: None,
         headers: Headers::new(),
         tracingspancontext: None,
+        wire: None,
     }
 }
 

@@ -282,6 +282,7 @@ impl Desk {
             payload: None,
             headers: Headers::new(),
             tracingspancontext: None,
+            wire: None,
         };
         match self {
             Self::Home(home) => home.publish([row]),

@@ -207,6 +207,7 @@ fn failure(message: &Incoming, bus: &str, to: Destination, problem: &Problem) ->
         payload: Some(problem.to_json().into()),
         headers: all,
         tracingspancontext: message.headers.get(headers::TRACEPARENT).map(str::to_owned),
+        wire: None,
     }
 }
 
@@ -261,6 +262,7 @@ fn unpack(mut bytes: Bytes) -> Result<Vec<OutgoingRow>> {
             payload: body.map(|length| cut(&mut bytes, length)).transpose()?,
             headers,
             tracingspancontext: trace,
+            wire: None,
         });
     }
     Ok(rows)
@@ -289,6 +291,7 @@ mod tests {
             payload: payload.map(Into::into),
             headers: Headers::from_iter([("a", "1")]),
             tracingspancontext: None,
+            wire: None,
         };
         let rows = [row(Some("7")), row(None), row(Some(""))];
         let packed = pack(&rows.iter().collect::<Vec<_>>()).unwrap();

@@ -42,6 +42,9 @@ pub struct NewTransaction {
     pub deadline: Duration,
     /// Who takes part.
     pub branches: Vec<BranchRecord>,
+    /// Recovery finds every branch that was prepared by looking at its resource. The record may then be lost in a crash of the log's
+    /// server: what is prepared and not in the log is rolled back.
+    pub findable: bool,
 }
 
 /// A transaction as the log has it.
@@ -76,6 +79,8 @@ pub struct Closing {
     pub again_in: Duration,
     /// Why a human has to look, if something is left that does not get done without one.
     pub needs_help: Option<String>,
+    /// It may be lost in a crash of the log's server: recovery asks every branch once more, and each says that it is done.
+    pub repeatable: bool,
 }
 
 /// The reason that is written when a transaction is aborted because nobody decided it for too long. What has it ends as

@@ -12,7 +12,9 @@ use tracing::{Instrument, Span};
 
 use super::{
     coordinator::Shared,
-    core::{self, Answer, BranchState, Decision, Effect, Input, Outcome, Phase, Refusal, State, step},
+    core::{
+        self, Answer, BranchKind, BranchState, Decision, Effect, Input, Outcome, Phase, Refusal, State, step,
+    },
     crash,
     home::Home,
     ids::{BranchId, Gid},
@@ -260,6 +262,7 @@ impl Machine {
             home: self.core.home,
             deadline: self.deadline,
             branches: self.parts.iter().map(|part| part.record.clone()).collect(),
+            findable: self.findable(),
         };
         let log = Arc::clone(&self.shared.log);
         async move {
@@ -323,6 +326,15 @@ impl Machine {
         .boxed()
     }
 
+    /// Whether every branch is one that recovery finds without the log. A last resource is none: its commit is the decision. Somebody
+    /// may ask for a name in another process.
+    fn findable(&self) -> bool {
+        self.label.name.is_none()
+            && self.parts.iter().all(|Part { record, .. }| {
+                record.kind == BranchKind::TwoPhase && self.shared.resources.contains_key(&record.resource)
+            })
+    }
+
     fn close(&self) -> BoxFuture<'static, Said> {
         let Phase::Ended(outcome) = self.core.phase else {
             return futures::future::ready(Said::nothing(None)).boxed();
@@ -348,7 +360,12 @@ impl Machine {
             || self.attempts.is_some_and(|times| times >= limits::DISTRIBUTED_ALERT_AFTER);
         let needs_help = (recovering && pending && given_up)
             .then(|| self.cause.clone().unwrap_or_else(|| "recovery cannot complete it".to_owned()));
-        let closing = Closing { outcome, branches: branches.collect(), pending, again_in, needs_help };
+        let repeatable = !recovering
+            && !pending
+            && matches!(outcome, Outcome::Committed | Outcome::Aborted)
+            && self.findable();
+        let branches = branches.collect();
+        let closing = Closing { outcome, branches, pending, again_in, needs_help, repeatable };
         let (log, gid) = (Arc::clone(&self.shared.log), self.gid);
         async move {
             let error = log.close(gid, &closing).await.err().map(|error| error.to_string());

@@ -149,6 +149,7 @@ pub(crate) fn into_row(
         aggregatetype: message.aggregate,
         aggregateid: message.key,
         tracingspancontext: message.headers.remove(headers::TRACEPARENT),
+        wire: None,
         name: crate::destination::checked_name(message.name)?,
         payload: body,
         headers: message.headers,

@@ -49,6 +49,9 @@ pub trait DtxRows: Database {
     /// Begins a transaction that writes.
     const BEGIN: &'static str;
 
+    /// The same for what may be lost in a crash of the server, where its COMMIT then need not wait for the disk.
+    const BEGIN_LAZY: &'static str = Self::BEGIN;
+
     /// Appends the time that is so many milliseconds from now.
     fn later(statement: Statement, millis: i64) -> Statement;
 

@@ -251,6 +251,7 @@ mod tests {
             payload: payload.map(|length| vec![0x7f; length].into()),
             headers: crate::Headers::new(),
             tracingspancontext: None,
+            wire: None,
         };
         let id = "0".repeat(32);
         assert_eq!(

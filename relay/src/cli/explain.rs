@@ -4,7 +4,7 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::{
-    ConfigFile, Failure, load, source_of,
+    ConfigFile, Failure, load,
     terminal::{Output, print_json, visible},
 };
 use crate::{
@@ -44,7 +44,10 @@ pub(super) struct Explain {
 pub(super) async fn explain(explain: &Explain) -> Result<(), Failure> {
     let config = load(&explain.file.config)?;
     let sources: Vec<_> = match &explain.source {
-        Some(name) => vec![source_of(&config, Some(name))?],
+        Some(name) => vec![config.source.get_key_value(name).ok_or_else(|| {
+            let names = config.source.keys().cloned().collect::<Vec<_>>().join(", ");
+            Failure::Usage(format!("there is no [source.{name}] (sources: {names})"))
+        })?],
         None => config.source.iter().collect(),
     };
     let mut all = Vec::new();
@@ -77,7 +80,7 @@ async fn look(
     id: Uuid,
 ) -> Result<Vec<Explained>, Failure> {
     let pool = setup::database_with(name, source, 1).await?;
-    let finder = open::finder(name, &pool, &source.options());
+    let finder = open::finder(name, &pool, &source.options()).await?;
     let mut all = Vec::new();
     for place in finder.find(id).await? {
         let before = match place.table {

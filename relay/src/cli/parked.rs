@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use super::{
-    ConfigFile, Failure, load, source_of,
-    terminal::{Output, user},
+    Failure,
+    on::{Because, On},
 };
 use crate::{
     lane::RowId,
@@ -103,19 +103,6 @@ enum Command {
     },
 }
 
-/// Where, and how it is shown.
-#[derive(Debug, Args)]
-struct On {
-    #[command(flatten)]
-    file: ConfigFile,
-    /// The NAME of [source.NAME]; needed when the configuration has several.
-    #[arg(long)]
-    source: Option<String>,
-    /// A table for people, or JSON for programs.
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
 /// A change: to which messages, and why.
 #[derive(Debug, Args)]
 struct Changing {
@@ -129,15 +116,8 @@ struct Changing {
     all: bool,
     #[command(flatten)]
     selection: Selection,
-    /// Why. It is kept in the table relay_audit.
-    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    reason: String,
-    /// Who you are, for relay_audit.
-    #[arg(long, env = "BARID_OPERATOR", default_value_t = user())]
-    by: String,
-    /// Only counts.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    because: Because,
 }
 
 pub(super) async fn parked(parked: Parked) -> Result<(), Failure> {
@@ -188,14 +168,14 @@ async fn change(action: Action, changing: Changing, sure: bool) -> Result<(), Fa
         return Err(Failure::NothingParked { source_name: source, selection: format!("{filter}{hint}") });
     }
     let mut report = Changed { action, source, selection: filter.to_string(), count, dry_run: true };
-    if changing.dry_run {
+    if changing.because.dry_run {
         output::changed(&report, changing.on.output);
         return Ok(());
     }
     if !sure && !confirmed(&report)? {
         return Err(Failure::Usage("nothing was purged".to_owned()));
     }
-    let change = Change { action, filter, who: changing.by, reason: changing.reason };
+    let change = Change { action, filter, who: changing.because.by, reason: changing.because.reason };
     report.count.messages = store.change(&change).await?;
     report.dry_run = false;
     output::changed(&report, changing.on.output);
@@ -227,8 +207,8 @@ fn confirmed(report: &Changed) -> Result<bool, Failure> {
 impl On {
     /// The parked messages that are meant, and the name of their source.
     async fn store(&self) -> Result<(Box<dyn ParkedStore>, String), Failure> {
-        let config = load(&self.file.config)?;
-        let (name, source) = source_of(&config, self.source.as_deref())?;
+        let config = self.config()?;
+        let (name, source) = self.source(&config)?;
         let pool = setup::database(name, source).await?;
         Ok((open::parked(name, &pool), name.clone()))
     }

@@ -7,8 +7,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use uuid::Uuid;
 
 use super::{
-    ConfigFile, Failure, load, source_of,
-    terminal::{Output, print_json, user, visible},
+    Failure,
+    on::{Because, On},
+    terminal::{Output, print_json, visible},
 };
 use crate::{
     archive::{self, ArchiveStore, Archived, Replayed, Selection, When, json, when},
@@ -39,13 +40,7 @@ after a part was done; 5 the schema is missing or another one; 6 nothing in the 
 #[derive(Debug, Args)]
 pub(super) struct Replay {
     #[command(flatten)]
-    file: ConfigFile,
-    /// The NAME of [source.NAME]; needed when the configuration has several.
-    #[arg(long)]
-    source: Option<String>,
-    /// Lines for people, or JSON for programs.
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    on: On,
     /// One message, by its id.
     #[arg(conflicts_with = "all")]
     id: Option<Uuid>,
@@ -54,15 +49,8 @@ pub(super) struct Replay {
     all: bool,
     #[command(flatten)]
     which: Which,
-    /// Why. It is kept in the table relay_audit.
-    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    reason: String,
-    /// Who you are, for relay_audit.
-    #[arg(long, env = "BARID_OPERATOR", default_value_t = user())]
-    by: String,
-    /// Only counts.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    because: Because,
 }
 
 /// Everything that is named must be true of a message.
@@ -87,8 +75,8 @@ struct Which {
 }
 
 pub(super) async fn replay(replay: Replay) -> Result<(), Failure> {
-    let config = load(&replay.file.config)?;
-    let (name, source) = source_of(&config, replay.source.as_deref())?;
+    let config = replay.on.config()?;
+    let (name, source) = replay.on.source(&config)?;
     let named = replay.selection(0);
     if !replay.all && !named.names_something() {
         let which =
@@ -96,7 +84,7 @@ pub(super) async fn replay(replay: Replay) -> Result<(), Failure> {
         return Err(Failure::Usage(which.to_owned()));
     }
     let pool = setup::database(name, source).await?;
-    let store = open::archive(name, &pool, &source.options());
+    let store = open::archive(name, &pool, &source.options()).await?;
     let selection = replay.selection(store.now_ms().await?);
     let found = store.count(&selection).await?;
     let said = selection.to_string();
@@ -105,11 +93,11 @@ pub(super) async fn replay(replay: Replay) -> Result<(), Failure> {
         return Err(Failure::NothingArchived { source_name: name.clone(), selection });
     }
     let mut report = Replayed { source: name.clone(), selection: said, found, messages: None };
-    if !replay.dry_run {
-        let change = archive::Replay { selection, who: replay.by, reason: replay.reason };
+    if !replay.because.dry_run {
+        let change = archive::Replay { selection, who: replay.because.by, reason: replay.because.reason };
         report.messages = Some(all(&*store, &change, &found).await?);
     }
-    show(&report, replay.output);
+    show(&report, replay.on.output);
     Ok(())
 }
 

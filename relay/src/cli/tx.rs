@@ -12,8 +12,8 @@ use barid::distributed::{
 use clap::{Args, Subcommand};
 
 use super::{
-    ConfigFile, Failure, load, source_of,
-    terminal::{Output, user},
+    Failure,
+    on::{Because, On},
 };
 use crate::{
     config::Config,
@@ -108,19 +108,6 @@ enum Command {
     },
 }
 
-/// Where, and how it is shown.
-#[derive(Debug, Args)]
-struct On {
-    #[command(flatten)]
-    file: ConfigFile,
-    /// The NAME of the home's [source.NAME]; needed when the configuration has several.
-    #[arg(long)]
-    source: Option<String>,
-    /// A table for people, or JSON for programs.
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
 /// A change: to which transaction, and why.
 #[derive(Debug, Args)]
 struct Changing {
@@ -128,15 +115,8 @@ struct Changing {
     on: On,
     /// Its id, or its name.
     transaction: String,
-    /// Why. It is kept in the table dtx_audit.
-    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    reason: String,
-    /// Who you are, for dtx_audit.
-    #[arg(long, env = "BARID_OPERATOR", default_value_t = user())]
-    by: String,
-    /// Only says what would be done.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    because: Because,
 }
 
 pub(super) async fn tx(tx: Tx) -> Result<(), Failure> {
@@ -189,12 +169,12 @@ async fn resolve(changing: &Changing, decision: Decision) -> Result<(), Failure>
     let (desk, found) = changing.on.open().await?.on(&changing.transaction, Missing::Refuse).await?;
     let gid = found.transaction.gid;
     let coordinator = &desk.all.coordinator;
-    if changing.dry_run {
+    if changing.because.dry_run {
         let would = coordinator.may_resolve(gid, decision).await.map_err(|error| desk.failed(error))?;
         output::would_resolve(&would, decision, changing.on.output);
         return Ok(());
     }
-    let resolved = coordinator.resolve(&changing.who(), gid, decision, &changing.reason).await;
+    let resolved = coordinator.resolve(&changing.who(), gid, decision, &changing.because.reason).await;
     let resolved = resolved.map_err(|error| desk.failed(error))?;
     output::resolved(&found.transaction, &resolved, changing.on.output);
     match resolved.outcome {
@@ -208,19 +188,19 @@ async fn forget(changing: &Changing, how: Forget) -> Result<(), Failure> {
     let (desk, found) = changing.on.open().await?.on(&changing.transaction, missing).await?;
     let gid = found.transaction.gid;
     let coordinator = &desk.all.coordinator;
-    if changing.dry_run {
+    if changing.because.dry_run {
         coordinator.may_forget(gid, how).await.map_err(|error| desk.failed(error))?;
     } else {
-        let forgotten = coordinator.forget(&changing.who(), gid, how, &changing.reason).await;
+        let forgotten = coordinator.forget(&changing.who(), gid, how, &changing.because.reason).await;
         forgotten.map_err(|error| desk.failed(error))?;
     }
-    output::forgotten(&found.transaction, changing.dry_run, changing.on.output);
+    output::forgotten(&found.transaction, changing.because.dry_run, changing.on.output);
     Ok(())
 }
 
 async fn examine(on: &On) -> Result<(), Failure> {
-    let config = load(&on.file.config)?;
-    let (name, source) = source_of(&config, on.source.as_deref())?;
+    let config = on.config()?;
+    let (name, source) = on.source(&config)?;
     let examined = check(&config, name, source).await;
     let failed = output::examined(&examined, on.output);
     match failed.iter().max() {
@@ -238,8 +218,8 @@ struct Desk {
 
 impl On {
     async fn open(&self) -> Result<Desk, Failure> {
-        let config = load(&self.file.config)?;
-        let (name, source) = source_of(&config, self.source.as_deref())?;
+        let config = self.config()?;
+        let (name, source) = self.source(&config)?;
         let all = Transactions::open(name, source).await?;
         Ok(Desk { source: name.clone(), all, config })
     }
@@ -247,7 +227,7 @@ impl On {
 
 impl Changing {
     fn who(&self) -> Principal {
-        Principal::new(&self.by)
+        Principal::new(&self.because.by)
     }
 }
 

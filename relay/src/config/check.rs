@@ -61,6 +61,7 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
             say(&section, format!("doorbell in [source.{name}] is another source's too: give each its own"));
         }
     }
+    super::foreign::check(config, &mut say);
     for (name, sink) in &config.sink {
         check_sink(name, sink, &mut say);
         let lease_ms = config.relay.lease_ms;
@@ -93,6 +94,7 @@ pub(super) fn problems(config: &Config, leaves: &[Leaf], file: &str) -> Vec<Stri
             );
         }
     }
+    super::format::check(config, &mut say);
     let relay = &config.relay;
     let bounds = [relay.buffer_rows_max, relay.buffer_bytes_max, relay.key_rows_max, relay.delete_rows_max];
     if bounds.contains(&0) || relay.old_transaction_ms == 0 {

@@ -5,6 +5,8 @@
 pub(super) enum Kind {
     Text,
     Whole,
+    /// True or false.
+    Switch,
     /// Names and texts of somebody else.
     Properties,
 }
@@ -12,7 +14,7 @@ pub(super) enum Kind {
 /// A key of a section and what it holds.
 pub(super) type Key = (&'static str, Kind);
 
-pub(super) const SECTIONS: &[&str] = &["source", "sink", "resource", "route", "relay", "admin"];
+pub(super) const SECTIONS: &[&str] = &["source", "sink", "resource", "format", "route", "relay", "admin"];
 
 pub(super) const SOURCE: &[Key] = &[
     ("url", Kind::Text),
@@ -23,6 +25,9 @@ pub(super) const SOURCE: &[Key] = &[
     ("doorbell", Kind::Text),
     ("listen", Kind::Text),
     ("table", Kind::Text),
+    ("preset", Kind::Text),
+    ("columns", Kind::Properties),
+    ("extra_columns", Kind::Text),
     ("after", Kind::Text),
     ("archive_for_s", Kind::Whole),
 ];
@@ -54,8 +59,25 @@ pub(super) const SINK: &[Key] = &[
 
 pub(super) const RESOURCE: &[Key] = &[("url", Kind::Text), ("url_file", Kind::Text)];
 
-pub(super) const ROUTE: &[Key] =
-    &[("destination", Kind::Text), ("sink", Kind::Text), ("order", Kind::Text), ("on_poison", Kind::Text)];
+pub(super) const FORMAT: &[Key] = &[
+    ("kind", Kind::Text),
+    ("route_by", Kind::Text),
+    ("topic_regex", Kind::Text),
+    ("topic_replacement", Kind::Text),
+    ("additional", Kind::Text),
+    ("tombstone_on_empty_payload", Kind::Switch),
+    ("mode", Kind::Text),
+    ("event_source", Kind::Text),
+    ("content_type", Kind::Text),
+];
+
+pub(super) const ROUTE: &[Key] = &[
+    ("destination", Kind::Text),
+    ("sink", Kind::Text),
+    ("order", Kind::Text),
+    ("on_poison", Kind::Text),
+    ("format", Kind::Text),
+];
 
 pub(super) const RELAY: &[Key] = &[
     ("buffer_rows_max", Kind::Whole),
@@ -85,6 +107,7 @@ pub(super) fn of(section: &str) -> &'static [Key] {
         "source" => SOURCE,
         "sink" => SINK,
         "resource" => RESOURCE,
+        "format" => FORMAT,
         "route" => ROUTE,
         "admin" => ADMIN,
         _ => RELAY,

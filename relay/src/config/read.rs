@@ -71,13 +71,14 @@ pub(super) fn parse(
         problems.sort_by_key(|problem| line_of(file, problem));
         return Err(ConfigError { problems });
     }
-    let config: Config = match assemble(&leaves).try_into() {
+    let mut config: Config = match assemble(&leaves).try_into() {
         Ok(config) => config,
         Err(error) => {
             let problem = check::locate(&leaves, error.message());
             return Err(ConfigError { problems: vec![problem] });
         }
     };
+    super::foreign::places(&mut config, &leaves);
     let problems = check::problems(&config, &leaves, file);
     if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
 }
@@ -97,7 +98,7 @@ impl File<'_> {
             let name: &str = section.get_ref();
             let origin = self.origin(section);
             match (name, value.get_ref()) {
-                ("source" | "sink" | "resource", DeValue::Table(named)) => {
+                ("source" | "sink" | "resource" | "format", DeValue::Table(named)) => {
                     for (of, table) in named {
                         self.table(&[name, of.get_ref()], table, leaves, problems);
                     }
@@ -115,7 +116,7 @@ impl File<'_> {
                         self.table(&[name, &at.to_string()], table, leaves, problems);
                     }
                 }
-                ("source" | "sink" | "resource", _) => {
+                ("source" | "sink" | "resource" | "format", _) => {
                     problems.push(format!("{origin}: write [{name}.NAME], each with a name"))
                 }
                 ("relay" | "admin", _) => problems.push(format!("{origin}: write [{name}]")),
@@ -189,6 +190,7 @@ fn override_from(
         }
         let value = match key(&path) {
             Some(Kind::Whole) => text.parse().map_or_else(|_| Value::String(text), Value::Integer),
+            Some(Kind::Switch) => text.parse().map_or_else(|_| Value::String(text), Value::Boolean),
             _ => Value::String(text),
         };
         leaves.retain(|leaf| leaf.path != path);
@@ -231,12 +233,14 @@ fn fits(leaf: &Leaf, problems: &mut Vec<String>) -> bool {
     let wants = match (key(path), value) {
         (Some(Kind::Text | Kind::Properties), Value::String(_)) => return true,
         (Some(Kind::Whole), Value::Integer(number)) if *number >= 0 => return true,
+        (Some(Kind::Switch), Value::Boolean(_)) => return true,
         (None, _) => {
             let hint = keys::hint(&rest[0], keys::of(&path[0]).iter().map(|(name, _)| *name));
             problems.push(format!("{origin}: unknown key \"{name}\" in {section}; {hint}"));
             return false;
         }
         (Some(Kind::Whole), _) => "a whole number, 0 or more",
+        (Some(Kind::Switch), _) => "true or false",
         (Some(_), _) => "a text in quotes",
     };
     problems.push(format!("{origin}: \"{name}\" in {section} must be {wants}"));

@@ -24,14 +24,19 @@ impl fmt::Display for Config {
             writeln!(f, "\n[resource.{name}]")?;
             address(f, resource.url.as_ref(), resource.url_file.as_ref())?;
         }
+        for (name, format) in &self.format {
+            writeln!(f, "\n[format.{name}]")?;
+            format.show(f)?;
+        }
         for route in &self.route {
             let order = format!("{:?}", self.order(route)).to_lowercase();
             writeln!(
                 f,
-                "\n[[route]]\ndestination = {:?}\nsink = {:?}\norder = {order:?}\non_poison = {:?}",
+                "\n[[route]]\ndestination = {:?}\nsink = {:?}\norder = {order:?}\non_poison = {:?}\nformat = {:?}",
                 route.destination,
                 route.sink,
-                route.on_poison.as_str()
+                route.on_poison.as_str(),
+                route.format_name()
             )?;
         }
         let relay = &self.relay;
@@ -75,6 +80,15 @@ impl SourceConfig {
         }
         if let Some(table) = &self.table {
             writeln!(f, "table = \"{table}\"")?;
+        }
+        if let Some(preset) = &self.preset {
+            writeln!(f, "preset = {preset:?}")?;
+        }
+        if let Some(extra) = &self.extra_columns {
+            writeln!(f, "extra_columns = {extra:?}")?;
+        }
+        for (role, column) in &self.columns {
+            writeln!(f, "columns.{role} = {column:?}")?;
         }
         writeln!(f, "after = {:?}", self.after.as_str())?;
         if let After::Archive { keep } = self.after() {

@@ -269,6 +269,9 @@ fn what_is_shown_has_every_key() {
         ("SOURCE__MAIN__DOORBELL", "udp:127.0.0.1:7117"),
         ("SOURCE__MAIN__LISTEN", "outbox"),
         ("SOURCE__MAIN__TABLE", "legacy"),
+        ("SOURCE__MAIN__PRESET", "debezium"),
+        ("SOURCE__MAIN__COLUMNS__PAYLOAD", "body"),
+        ("SOURCE__MAIN__EXTRA_COLUMNS", "tenant"),
         ("SOURCE__MAIN__AFTER", "archive"),
         ("SINK__RABBIT__CHANNELS", "2"),
         ("SINK__RABBIT__WINDOW_ROWS_MIN", "10"),
@@ -282,6 +285,9 @@ fn what_is_shown_has_every_key() {
         ("SINK__LOG__USERNAME", "shop"),
         ("SINK__LOG__PASSWORD", "s3cret"),
         ("SINK__LOG__TRANSACTIONAL_ID", "shop-outbox"),
+        ("FORMAT__A__KIND", "debezium"),
+        ("FORMAT__B__KIND", "cloudevents"),
+        ("FORMAT__B__EVENT_SOURCE", "/a"),
         ("ADMIN__TOKEN", "s3cret-s3cret-s3cret"),
     ];
     let variables = variables.map(|(name, value)| (format!("BARID_RELAY__{name}"), value));

@@ -2,7 +2,7 @@
 
 use barid::transport::OutgoingRow;
 
-use super::{Lanes, Mark, Order, ParkState, Pushed, RowId, Way};
+use super::{Halted, Lanes, Mark, Order, ParkState, Poison, Pushed, RowId, Way};
 
 impl Lanes {
     /// Takes a row that was read. Rows of a key must be pushed in their order.
@@ -42,6 +42,32 @@ impl Lanes {
         let ix = self.slots.insert(row, way, Some(key), mark);
         self.chains.entry(key).or_default().append(&mut self.slots, ix);
         self.advance(key);
+        Pushed::New
+    }
+
+    /// Takes a row that was read and can never be published on its route: what becomes of it is what the route says.
+    pub fn push_unfit(&mut self, id: RowId, key: Option<(&str, &str)>, way: Way, reason: String) -> Pushed {
+        let ordered = key.filter(|_| way.order != Order::None);
+        match way.poison {
+            // Where there is a key and no order, nobody waits for the row.
+            Poison::BlockKey if ordered == key => return self.push_refused(id, key, reason),
+            Poison::Halt => {
+                let reason = format!("its route says halt: {reason}");
+                self.halted.get_or_insert(Halted { row: id, reason });
+                return Pushed::New;
+            }
+            Poison::BlockKey | Poison::Skip => {}
+        }
+        if !self.known.insert(id) {
+            self.come_back(id);
+            return Pushed::Known;
+        }
+        let held = ordered.map(|(aggregatetype, aggregateid)| self.key_id(aggregatetype, aggregateid));
+        if held.is_some_and(|key| self.is_held(key, id.seq)) {
+            self.park_behind(id, 0);
+            return Pushed::Behind;
+        }
+        self.park(id, ParkState::Skipped, 0, reason, Some(way.sink));
         Pushed::New
     }
 

@@ -21,6 +21,7 @@ pub(super) fn row(seq: i64, key: Option<u8>) -> OutgoingRow {
         payload: Some(Bytes::from_static(b"0123456789")),
         headers: barid::Headers::new(),
         tracingspancontext: None,
+        wire: None,
     }
 }
 
@@ -156,6 +157,25 @@ fn a_refused_row_holds_its_key() {
     lanes.push_refused(id, Some(("order", "1")), "no route".to_owned());
     assert_eq!(lanes.push(row(2, Some(1)), STRICT), Pushed::Behind);
     assert_eq!(lanes.push(row(3, Some(2)), STRICT), Pushed::New);
+}
+
+#[test]
+fn what_becomes_of_a_row_that_fits_no_format_is_what_its_route_says() {
+    let id = |seq| RowId { seq, id: Uuid::nil() };
+    let key = Some(("order", "1"));
+    let unfit = |lanes: &mut Lanes, seq, way| lanes.push_unfit(id(seq), key, way, "no text".to_owned());
+    let mut lanes = lanes(10);
+    assert_eq!(unfit(&mut lanes, 1, Way { poison: Poison::Skip, ..STRICT }), Pushed::New);
+    assert_eq!(unfit(&mut lanes, 1, Way { poison: Poison::Skip, ..STRICT }), Pushed::Known);
+    assert_eq!(lanes.push(row(2, Some(1)), STRICT), Pushed::New);
+    assert_eq!(unfit(&mut lanes, 3, Way { order: Order::None, ..STRICT }), Pushed::New);
+    assert_eq!(unfit(&mut lanes, 4, STRICT), Pushed::New);
+    assert_eq!(unfit(&mut lanes, 5, Way { poison: Poison::Skip, ..STRICT }), Pushed::Behind);
+    let parks: Vec<_> = lanes.take_parks(10).into_iter().map(|park| (park.row.seq, park.state)).collect();
+    let (skipped, poison) = (ParkState::Skipped, ParkState::Poison);
+    assert_eq!(parks, [(1, skipped), (3, skipped), (4, poison), (5, ParkState::Behind)]);
+    unfit(&mut lanes, 6, Way { poison: Poison::Halt, ..STRICT });
+    assert!(lanes.halted().is_some_and(|halted| halted.row.seq == 6 && halted.reason.contains("no text")));
 }
 
 #[test]

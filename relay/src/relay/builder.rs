@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::Relay;
 use crate::{
     archive::After,
+    format::Format,
     lane::{Order, Poison, Share, Stats, Way, backoff::Backoff},
     lease::{INSTANCE_CHARS_MAX, LEASE_BOUNDS, default_instance},
     metrics::meter::Meter,
@@ -101,13 +102,23 @@ pub struct BuildError {
     pub problems: Vec<String>,
 }
 
+/// A route before it is known to lead anywhere.
+#[derive(Debug)]
+struct Planned {
+    destination: String,
+    sink: String,
+    order: Order,
+    poison: Poison,
+    format: Option<Arc<Format>>,
+}
+
 /// Collects the parts of a relay.
 #[derive(Debug)]
 #[must_use = "a relay does nothing until it is built and run"]
 pub struct RelayBuilder {
     source: Arc<dyn Source>,
     sinks: Vec<Sink>,
-    routes: Vec<(String, String, Order, Poison)>,
+    routes: Vec<Planned>,
     settings: Settings,
     instance: String,
     doorbell: Doorbell,
@@ -135,14 +146,24 @@ impl RelayBuilder {
 
     /// What matches `destination` (`queue:*`, `topic:orders`) goes to the sink named `sink`. The first route that matches counts.
     pub fn route(mut self, destination: impl Into<String>, sink: impl Into<String>, order: Order) -> Self {
-        self.routes.push((destination.into(), sink.into(), order, Poison::default()));
+        let (destination, sink, poison) = (destination.into(), sink.into(), Poison::default());
+        self.routes.push(Planned { destination, sink, order, poison, format: None });
         self
     }
 
     /// What becomes of rows of the route that was added last when they can never be delivered. Default: [`Poison::BlockKey`].
     pub fn on_poison(mut self, poison: Poison) -> Self {
         if let Some(route) = self.routes.last_mut() {
-            route.3 = poison;
+            route.poison = poison;
+        }
+        self
+    }
+
+    /// The form in which rows of the route that was added last are sent. Default: the transport's own. The sink's transport has to
+    /// be one that the format is for: others send its headers, and nothing else of it.
+    pub fn format(mut self, format: Format) -> Self {
+        if let Some(route) = self.routes.last_mut() {
+            route.format = Some(Arc::new(format));
         }
         self
     }
@@ -194,9 +215,9 @@ impl RelayBuilder {
             }
         }
         let mut routes = Vec::new();
-        for (destination, sink, order, poison) in &std::mem::take(&mut self.routes) {
+        for Planned { destination, sink, order, poison, format } in std::mem::take(&mut self.routes) {
             let pattern = destination.parse::<Pattern>().map_err(|error| problems.push(error.to_string()));
-            let found = self.sinks.iter().position(|known| known.name == *sink);
+            let found = self.sinks.iter().position(|known| known.name == sink);
             if found.is_none() {
                 let names: Vec<&str> = self.sinks.iter().map(|sink| sink.name.as_str()).collect();
                 let names = names.join(", ");
@@ -206,13 +227,15 @@ impl RelayBuilder {
             }
             if let (Ok(destination), Some(sink)) = (pattern, found) {
                 let to = &mut self.sinks[sink];
-                to.destinations.extend(destination.fixed());
+                if !format.as_ref().is_some_and(|format| format.reroutes()) {
+                    to.destinations.extend(destination.fixed());
+                }
                 let order = match order {
                     // No row can overtake another one of its batch, and batches follow one another.
                     Order::Strict if to.transport.publishes_atomically() => Order::Pipelined,
-                    order => *order,
+                    order => order,
                 };
-                routes.push(Route { destination, way: Way { sink, order, poison: *poison } });
+                routes.push(Route { destination, way: Way { sink, order, poison }, format });
             }
         }
         let settings = &self.settings;

@@ -62,19 +62,30 @@ impl Session<'_> {
     fn take_row(&mut self, row: ReadRow, at: Instant) {
         let label = |sink, destination: &str| self.relay.meter.label(sink, destination);
         match row {
-            ReadRow::Row(row, age) => match self.routes.labelled(&row.destination, label) {
-                Ok((way, label)) => {
-                    let since = age.and_then(|age| at.checked_sub(age));
-                    if self.lanes.push_marked(row, way, Mark { since, label }) == Pushed::LeftOut {
-                        self.complaints.left_out(self.relay.source.name(), Instant::now());
+            ReadRow::Row(mut row, age) => {
+                let routed = self.routes.labelled(&row.destination, label);
+                let formed = routed.map_err(|reason| (None, reason)).and_then(|(route, label)| {
+                    let formed = route.format.as_ref().map_or(Ok(()), |format| format.apply(&mut row));
+                    formed.map(|()| (route.way, label)).map_err(|reason| (Some(route.way), reason))
+                });
+                match formed {
+                    Ok((way, label)) => {
+                        let since = age.and_then(|age| at.checked_sub(age));
+                        if self.lanes.push_marked(row, way, Mark { since, label }) == Pushed::LeftOut {
+                            self.complaints.left_out(self.relay.source.name(), Instant::now());
+                        }
+                    }
+                    Err((way, reason)) => {
+                        let (id, key) = (RowId::of(&row), row.aggregateid.as_deref());
+                        let key = key.map(|id| (row.aggregatetype.as_str(), id));
+                        self.complaints.parking("routes", &reason, Instant::now());
+                        match way {
+                            Some(way) => self.lanes.push_unfit(id, key, way, reason),
+                            None => self.lanes.push_refused(id, key, reason),
+                        };
                     }
                 }
-                Err(reason) => {
-                    let key = row.aggregateid.as_deref().map(|id| (row.aggregatetype.as_str(), id));
-                    self.complaints.parking("routes", &reason, Instant::now());
-                    self.lanes.push_refused(RowId::of(&row), key, reason);
-                }
-            },
+            }
             ReadRow::Late { id, key, reason } => {
                 let key = key.as_ref().map(|(aggregatetype, id)| (aggregatetype.as_str(), id.as_str()));
                 self.complaints.parking("source", &reason, Instant::now());

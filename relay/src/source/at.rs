@@ -28,7 +28,7 @@ impl At<'_> {
         let source_name = || self.name.to_owned();
         match tokio::time::timeout(after, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(cause)) => Err(SourceError::Database { source_name: source_name(), doing, cause }),
+            Ok(Err(cause)) => Err(SourceError::said(source_name(), doing, cause)),
             Err(_) => {
                 Err(SourceError::Timeout { source_name: source_name(), doing, after_s: after.as_secs() })
             }

@@ -18,6 +18,20 @@ pub enum SourceError {
         #[source]
         cause: sqlx::Error,
     },
+    /// A column has a type or a value that this program does not read. Bring program and tables to the same version.
+    #[error(
+        "source {source_name}: {doing} failed: {cause}; the tables are of another version than this program, or somebody has \
+         changed them: compare them with `barid-relay schema print`, and mend them or run `barid-relay schema apply`"
+    )]
+    Column {
+        /// The source.
+        source_name: String,
+        /// What was being done.
+        doing: &'static str,
+        /// Which column, and what is wrong with it.
+        #[source]
+        cause: sqlx::Error,
+    },
     /// No answer in time. The relay opens a new connection.
     #[error("source {source_name}: {doing} was not answered within {after_s} s")]
     Timeout {
@@ -85,6 +99,16 @@ pub enum SourceError {
         /// How many.
         held: usize,
     },
+    /// The table of somebody else cannot be read as it was described.
+    #[error("source {source_name}: table {table} cannot be read as an outbox:\n  {}", problems.join("\n  "))]
+    Table {
+        /// The source.
+        source_name: String,
+        /// The table.
+        table: String,
+        /// Everything that is wrong: where it was said, what it is, what to do.
+        problems: Vec<String>,
+    },
     /// The database cannot be a source as it is.
     #[error("source {source_name}: {cause}; {remedy}")]
     Unsuitable {
@@ -98,6 +122,18 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// What a database said, or what could not be read of it.
+    pub(super) fn said(source_name: String, doing: &'static str, cause: sqlx::Error) -> Self {
+        match cause {
+            sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::ColumnIndexOutOfBounds { .. }
+            | sqlx::Error::TypeNotFound { .. }
+            | sqlx::Error::Decode(_) => Self::Column { source_name, doing, cause },
+            cause => Self::Database { source_name, doing, cause },
+        }
+    }
+
     /// Whether it was refused because another relay has taken over.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
@@ -122,4 +158,30 @@ fn is_about_the_schema(error: &sqlx::Error) -> bool {
     // PostgreSQL, then MariaDB and MySQL: unknown table, unknown column, no permission.
     matches!(&*code, "42P01" | "42703" | "42501" | "42S02" | "42S22" | "42000")
         || answer.message().starts_with("no such table")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_new_connection_mends_ends_the_source_and_names_the_column() {
+        let said = |cause| SourceError::said("main".to_owned(), "reading the outbox", cause);
+        let index = || "payload of the row with seq 7".to_owned();
+        for (cause, names) in [
+            (sqlx::Error::ColumnDecode { index: index(), source: "no bytes".into() }, "no bytes"),
+            (sqlx::Error::ColumnNotFound(index()), "payload of the row with seq 7"),
+            (sqlx::Error::ColumnIndexOutOfBounds { index: 9, len: 9 }, "the len is 9"),
+            (sqlx::Error::TypeNotFound { type_name: "hstore".to_owned() }, "hstore"),
+            (sqlx::Error::Decode("no snapshot".into()), "no snapshot"),
+        ] {
+            let error = said(cause);
+            let text = error.to_string();
+            assert!(!error.is_transient(), "{text}");
+            assert!(text.contains(names) && text.contains("barid-relay schema"), "{text}");
+        }
+        for cause in [sqlx::Error::PoolTimedOut, sqlx::Error::Protocol("cut off".to_owned())] {
+            assert!(said(cause).is_transient());
+        }
+    }
 }

@@ -123,7 +123,7 @@ macro_rules! finder {
         pub(in crate::source) struct $finder {
             pub(in crate::source) source: String,
             pub(in crate::source) pool: sqlx::Pool<$database>,
-            /// The outbox, quoted.
+            /// What is read as the outbox.
             pub(in crate::source) outbox: String,
         }
 

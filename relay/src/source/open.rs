@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use barid::store::AnyPool;
 
-use super::{Source, SourceError, identifier::Identifier};
+use super::{Source, SourceError, identifier::Identifier, mapping::Mapping};
 use crate::{archive::ArchiveStore, doctor::Report, explain::Finder, parked::ParkedStore, survey::Survey};
 
 /// How to read, beyond the defaults.
@@ -12,8 +12,8 @@ use crate::{archive::ArchiveStore, doctor::Report, explain::Finder, parked::Park
 pub struct Options {
     /// PostgreSQL: the channel on which programs without a doorbell notify.
     pub listen: Option<Identifier>,
-    /// PostgreSQL: a table of somebody else instead of `outbox`; see [`PostgresSource::table`](super::postgres::PostgresSource::table).
-    pub table: Option<Identifier>,
+    /// PostgreSQL: a table of somebody else instead of `outbox`; see [`PostgresSource::mapped`](super::postgres::PostgresSource::mapped).
+    pub table: Option<Mapping>,
 }
 
 /// The outbox of the database that `pool` is open on, under the name `name`.
@@ -45,13 +45,13 @@ pub fn source_with(name: &str, pool: &AnyPool, options: &Options) -> Result<Arc<
                 source = source.listen_to(channel.as_str());
             }
             if let Some(table) = &options.table {
-                source = source.table(table.clone());
+                source = source.mapped(table.clone());
             }
             Ok(Arc::new(source))
         }
         _ if *options != Options::default() => Err(SourceError::Unsuitable {
             source_name: name.to_owned(),
-            cause: "listen and table are for PostgreSQL only".to_owned(),
+            cause: "listen, table and preset are for PostgreSQL only".to_owned(),
             remedy: "remove them; ring a doorbell, or poll",
         }),
         _ => Ok(source(name, pool)),
@@ -78,24 +78,21 @@ pub fn parked(name: &str, pool: &AnyPool) -> Box<dyn ParkedStore> {
 }
 
 /// The archived messages of the source `name` in this database; with the options that it is read with.
-#[must_use]
-#[allow(unused_variables)] // not every database needs all of them
-pub fn archive(name: &str, pool: &AnyPool, options: &Options) -> Box<dyn ArchiveStore> {
-    let (source, outbox) = (name.to_owned(), "outbox".to_owned());
+///
+/// # Errors
+/// When they name a table that does not fit.
+pub async fn archive(
+    name: &str,
+    pool: &AnyPool,
+    options: &Options,
+) -> Result<Box<dyn ArchiveStore>, SourceError> {
     match pool {
         #[cfg(feature = "postgres")]
-        AnyPool::Postgres(pool) => {
-            let outbox = options.table.as_ref().map_or(outbox, |table| format!("\"{table}\""));
-            Box::new(super::postgres::replay::PostgresArchive { source, pool: pool.clone(), outbox })
-        }
+        AnyPool::Postgres(pool) => super::postgres::replay::open(name, pool, options.table.as_ref()).await,
         #[cfg(feature = "mysql")]
-        AnyPool::MySql(pool) => {
-            Box::new(super::mysql::replay::MySqlArchive { source, pool: pool.clone(), outbox })
-        }
+        AnyPool::MySql(pool) => Ok(super::mysql::replay::open(name, pool)),
         #[cfg(feature = "sqlite")]
-        AnyPool::Sqlite(pool) => {
-            Box::new(super::sqlite::replay::SqliteArchive { source, pool: pool.clone(), outbox })
-        }
+        AnyPool::Sqlite(pool) => Ok(super::sqlite::replay::open(name, pool)),
         // As above.
         #[allow(unreachable_patterns)]
         _ => unreachable!("the features of the relay's sources are those of the framework's stores"),
@@ -103,24 +100,17 @@ pub fn archive(name: &str, pool: &AnyPool, options: &Options) -> Box<dyn Archive
 }
 
 /// Where messages of the source `name` are in this database; with the options that it is read with.
-#[must_use]
-#[allow(unused_variables)] // not every database needs all of them
-pub fn finder(name: &str, pool: &AnyPool, options: &Options) -> Box<dyn Finder> {
-    let (source, outbox) = (name.to_owned(), "outbox".to_owned());
+///
+/// # Errors
+/// When they name a table that does not fit.
+pub async fn finder(name: &str, pool: &AnyPool, options: &Options) -> Result<Box<dyn Finder>, SourceError> {
     match pool {
         #[cfg(feature = "postgres")]
-        AnyPool::Postgres(pool) => {
-            let outbox = options.table.as_ref().map_or(outbox, |table| format!("\"{table}\""));
-            Box::new(super::postgres::explain::PostgresFinder { source, pool: pool.clone(), outbox })
-        }
+        AnyPool::Postgres(pool) => super::postgres::explain::open(name, pool, options.table.as_ref()).await,
         #[cfg(feature = "mysql")]
-        AnyPool::MySql(pool) => {
-            Box::new(super::mysql::explain::MySqlFinder { source, pool: pool.clone(), outbox })
-        }
+        AnyPool::MySql(pool) => Ok(super::mysql::explain::open(name, pool)),
         #[cfg(feature = "sqlite")]
-        AnyPool::Sqlite(pool) => {
-            Box::new(super::sqlite::explain::SqliteFinder { source, pool: pool.clone(), outbox })
-        }
+        AnyPool::Sqlite(pool) => Ok(super::sqlite::explain::open(name, pool)),
         // As above.
         #[allow(unreachable_patterns)]
         _ => unreachable!("the features of the relay's sources are those of the framework's stores"),

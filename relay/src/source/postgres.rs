@@ -12,13 +12,10 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use barid::Doorbell;
-use sqlx::{
-    PgPool, Row,
-    postgres::{PgConnectOptions, PgRow},
-};
+use sqlx::{PgPool, postgres::PgConnectOptions};
 
 use super::{
-    At, Candidate, Leases, Reader, Source, SourceError, Writer, decode::Columns, identifier::Identifier,
+    At, Candidate, Leases, Reader, Source, SourceError, Writer, identifier::Identifier, mapping::Mapping,
 };
 
 /// Of every table that is read here, foreign ones included.
@@ -32,10 +29,12 @@ macro_rules! columns {
 mod archive;
 pub(super) mod doctor;
 pub(super) mod explain;
+mod foreign;
 mod head;
 mod lease;
 mod listen;
 pub(super) mod parked;
+mod put_back;
 mod reader;
 pub(super) mod replay;
 mod session;
@@ -49,7 +48,7 @@ pub struct PostgresSource {
     name: String,
     options: PgConnectOptions,
     channel: Option<String>,
-    table: Option<Identifier>,
+    table: Option<Mapping>,
     late_look: std::time::Duration,
     /// Whether the address has led to a primary since this was made.
     led_to_primary: AtomicBool,
@@ -69,8 +68,14 @@ impl PostgresSource {
     /// Reads this table instead of `outbox`. It has the same columns, `xid` excepted: what belongs to a transaction is told by
     /// positions, so `seq` must have a sequence without a cache.
     #[must_use]
-    pub fn table(mut self, table: Identifier) -> Self {
-        self.table = Some(table);
+    pub fn table(self, table: Identifier) -> Self {
+        self.mapped(Mapping::new(table))
+    }
+
+    /// As [`PostgresSource::table`], with columns that have other names.
+    #[must_use]
+    pub fn mapped(mut self, mapping: Mapping) -> Self {
+        self.table = Some(mapping);
         self
     }
 
@@ -116,7 +121,7 @@ impl Source for PostgresSource {
     async fn reader(&self) -> Result<Box<dyn Reader>, SourceError> {
         Ok(match &self.table {
             None => Box::new(reader::WindowReader::open(self).await?),
-            Some(table) => Box::new(head::HeadReader::open(self, table.as_str()).await?),
+            Some(mapping) => Box::new(head::HeadReader::open(self, mapping).await?),
         })
     }
 
@@ -130,20 +135,4 @@ impl Source for PostgresSource {
             None => std::future::pending().await,
         }
     }
-}
-
-/// The columns of [`columns!`], the first of which is at `from`.
-fn decode(row: &PgRow, from: usize) -> Result<Columns, sqlx::Error> {
-    Ok(Columns {
-        seq: row.try_get(from)?,
-        id: row.try_get(from + 1)?,
-        destination: row.try_get(from + 2)?,
-        aggregatetype: row.try_get(from + 3)?,
-        aggregateid: row.try_get(from + 4)?,
-        name: row.try_get(from + 5)?,
-        payload: row.try_get(from + 6)?,
-        headers: row.try_get(from + 7)?,
-        tracingspancontext: row.try_get(from + 8)?,
-        age_us: row.try_get(from + 9)?,
-    })
 }

@@ -11,9 +11,27 @@ use uuid::Uuid;
 use super::{ARCHIVE_PAGE, parked::Words};
 use crate::archive::{Archived, Selection};
 
-/// What of a message goes back into the outbox: it is a new row, written now.
-const COLUMNS: [&str; 7] =
-    ["id", "destination", "aggregatetype", "aggregateid", "payload", "headers", "tracingspancontext"];
+/// Where messages go back to. The texts are the relay's own, or identifiers in quotes.
+pub(super) struct Home {
+    pub(super) table: String,
+    /// All columns but the position.
+    pub(super) columns: String,
+    /// What goes into them, from the columns of `relay_archive`.
+    pub(super) values: String,
+}
+
+impl Home {
+    /// The outbox: a message is a new row there, written now.
+    pub(super) fn outbox(words: &Words) -> Self {
+        let columns = [
+            "id, destination, aggregatetype, aggregateid",
+            words.name,
+            "payload, headers, tracingspancontext",
+        ];
+        let columns = columns.join(", ");
+        Self { table: "outbox".to_owned(), values: columns.clone(), columns }
+    }
+}
 
 /// A row of the count: messages, keys, first and last position, first and last time.
 pub(super) type Row = (i64, i64, i64, i64, i64, i64);
@@ -94,8 +112,8 @@ impl Texts<'_> {
     }
 
     /// Copies these rows into the outbox, in their order, and removes them here.
-    pub(super) fn moves(&self, outbox: &str, positions: &[i64]) -> [String; 2] {
-        let columns = format!("{}, {}", COLUMNS.join(", "), self.words.name);
+    pub(super) fn moves(home: &Home, positions: &[i64]) -> [String; 2] {
+        let Home { table, columns, values } = home;
         let these = positions.iter().fold(String::new(), |mut text, position| {
             let comma = if text.is_empty() { "" } else { "," };
             // Writing to a String cannot fail.
@@ -104,7 +122,7 @@ impl Texts<'_> {
         });
         let these = format!("FROM relay_archive WHERE position IN ({these})");
         [
-            format!("INSERT INTO {outbox} ({columns}) SELECT {columns} {these} ORDER BY position"),
+            format!("INSERT INTO {table} ({columns}) SELECT {values} {these} ORDER BY position"),
             format!("DELETE {these}"),
         ]
     }
@@ -117,8 +135,7 @@ macro_rules! archive_store {
         pub(in crate::source) struct $store {
             pub(in crate::source) source: String,
             pub(in crate::source) pool: sqlx::Pool<$database>,
-            /// What is inserted into, quoted.
-            pub(in crate::source) outbox: String,
+            pub(in crate::source) home: crate::source::replay::Home,
         }
 
         impl $store {
@@ -150,7 +167,9 @@ macro_rules! archive_store {
                     return Ok(Ok(None));
                 };
                 let mut counts = [0, 0];
-                for (text, count) in self.texts().moves(&self.outbox, &page).into_iter().zip(&mut counts) {
+                for (text, count) in
+                    crate::source::replay::Texts::moves(&self.home, &page).into_iter().zip(&mut counts)
+                {
                     // Its text is another one each time: the server need not keep it.
                     let statement = sqlx::query(sqlx::AssertSqlSafe(text)).persistent(false);
                     *count = statement.execute(transaction.connection()).await?.rows_affected();

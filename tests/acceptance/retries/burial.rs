@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use barid::{Error, Result, RetryPolicy, SqlQueue, store::AnyPool};
+use barid::{Context, Error, Result, RetryPolicy, SqlQueue, store::AnyPool};
 use barid_tests::Proxy;
 use sqlx::Row;
+use tokio::sync::watch;
 
 use super::stage::{Make, Running, Stage, database, make};
 
-async fn fails(_: Make) -> Result<()> {
+/// Fails; the second attempt does so only after the first one was seen in the tables, however fast the attempts are.
+async fn fails(cx: Context, mut seen: watch::Receiver<bool>) -> Result<()> {
+    if cx.attempt() > 1 {
+        seen.wait_for(|seen| *seen).await.expect("the test looks on");
+    }
     Err(Error::new("asked to fail"))
 }
 
@@ -27,8 +32,10 @@ async fn check(break_it: impl FnOnce(&Proxy)) {
     break_it(&proxy);
     let short = Duration::from_millis(200);
     let policy = RetryPolicy { attempts_max: 3, immediate_max: 3, pause: short, pause_max: short };
-    let running = Running::start(stage.bus().retry(policy).handler(fails).build().unwrap());
-    let (mut looks, mut failed) = (0, false);
+    let (failed, seen) = watch::channel(false);
+    let bus = stage.bus().retry(policy).handler(move |_: Make, cx: Context| fails(cx, seen.clone()));
+    let running = Running::start(bus.build().unwrap());
+    let mut looks = 0;
     loop {
         let row =
             sqlx::query(LOOK).bind(&stage.queue).bind(stage.dead()).fetch_one(stage.pool()).await.unwrap();
@@ -36,14 +43,16 @@ async fn check(break_it: impl FnOnce(&Proxy)) {
         assert_eq!(look.0 + look.1, 1, "message and dead letter: {look:?}");
         assert!(look.1 == 0 || look.2 == 0, "a dead letter whose attempts are not forgotten");
         looks += 1;
-        failed |= look.2 > 0;
+        if look.2 > 0 {
+            failed.send_replace(true);
+        }
         if look.1 == 1 && proxy.armed() == 0 {
             break;
         }
         assert!(looks < 100_000, "no dead letter, or the connection was not broken");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(failed, "it was not seen failing");
+    assert!(*failed.borrow(), "it was not seen failing");
     let (letter, ..) = stage.letter().await;
     assert_eq!(letter.attempts, 3);
     running.stop().await;

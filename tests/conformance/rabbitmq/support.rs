@@ -63,6 +63,7 @@ pub(crate) fn row(destination: &str, key: &str, number: i64) -> OutgoingRow {
         payload: Some(Bytes::from(number.to_string())),
         headers: Headers::new(),
         tracingspancontext: None,
+        wire: None,
     }
 }
 

@@ -94,7 +94,11 @@ impl<DB: Backend> SqlDecisionLog<DB> {
 
     /// Several writes in one transaction, by one text.
     pub(super) async fn write(&self, statements: Vec<Statement>) -> Result<(), LogError> {
-        let text = statements.into_iter().fold(Statement::new(DB::BEGIN), Statement::then).sql(";COMMIT");
+        self.write_from(DB::BEGIN, statements).await
+    }
+
+    async fn write_from(&self, begin: &'static str, statements: Vec<Statement>) -> Result<(), LogError> {
+        let text = statements.into_iter().fold(Statement::new(begin), Statement::then).sql(";COMMIT");
         contention::run(|| self.send(&text)).await.map_err(|error| match error {
             None => LogError::Unknown(Error::new("no answer in time")),
             Some(error) if DB::verdict(&error) == Verdict::Refused => LogError::Refused(error.into()),
@@ -264,7 +268,8 @@ impl<DB: Backend> DecisionLog for SqlDecisionLog<DB> {
             let xid = BranchId { coordinator, gid, ordinal }.to_string();
             statements.push(insert.text(&branch.resource_type).sql(",").text(xid).sql(",'registered')"));
         }
-        self.write(statements).await
+        // A decision that is durable makes this durable, too: it comes later in the same server's log.
+        self.write_from(if transaction.findable { DB::BEGIN_LAZY } else { DB::BEGIN }, statements).await
     }
 
     async fn decide(
@@ -326,7 +331,7 @@ impl<DB: Backend> DecisionLog for SqlDecisionLog<DB> {
             update.sql("finished_at=").sql(DB::NOW)
         };
         statements.push(update.sql(" WHERE finished_at IS NULL AND gid=").text(gid.to_string()));
-        self.write(statements).await
+        self.write_from(if closing.repeatable { DB::BEGIN_LAZY } else { DB::BEGIN }, statements).await
     }
 
     async fn claim(&self, count: u32, lease: Duration) -> Result<Vec<Known>, LogError> {

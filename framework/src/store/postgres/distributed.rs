@@ -15,6 +15,7 @@ use crate::{
 impl DtxRows for Postgres {
     const RESOURCE_TYPE: &'static str = "postgres";
     const BEGIN: &'static str = "BEGIN";
+    const BEGIN_LAZY: &'static str = "BEGIN;SET LOCAL synchronous_commit=off";
     const READ_LOCKED: &'static str = "";
 
     fn later(statement: Statement, millis: i64) -> Statement {

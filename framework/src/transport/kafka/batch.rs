@@ -255,6 +255,7 @@ impl Batches {
             record = record.headers(wire::record_headers(row));
             record.payload = row.payload.as_deref();
             record.key = row.aggregateid.as_ref().map(String::as_bytes);
+            record.partition = row.wire.as_ref().and_then(|wire| wire.partition);
             match producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), _)) if Instant::now() < deadline => {

@@ -48,7 +48,7 @@ impl Cluster {
     }
 }
 
-fn row(topic: &str) -> OutgoingRow {
+pub(super) fn row(topic: &str) -> OutgoingRow {
     OutgoingRow {
         seq: 0,
         id: Uuid::now_v7(),
@@ -59,6 +59,7 @@ fn row(topic: &str) -> OutgoingRow {
         payload: Some(Bytes::from_static(b"body")),
         headers: Headers::new(),
         tracingspancontext: None,
+        wire: None,
     }
 }
 

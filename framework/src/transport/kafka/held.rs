@@ -124,6 +124,7 @@ mod tests {
             payload: None,
             headers: Headers::new(),
             tracingspancontext: None,
+            wire: None,
         }
     }
 

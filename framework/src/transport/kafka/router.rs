@@ -98,6 +98,7 @@ impl Shared {
         record = record.headers(wire::record_headers(row));
         record.payload = row.payload.as_deref();
         record.key = row.aggregateid.as_ref().map(String::as_bytes);
+        record.partition = row.wire.as_ref().and_then(|wire| wire.partition);
         let code = match client.send(record) {
             Ok(()) => return Sent::Taken,
             Err((KafkaError::MessageProduction(Code::QueueFull), _)) => return Sent::Full,

@@ -13,6 +13,13 @@ use crate::{
 
 /// The row's headers as record headers.
 pub(super) fn record_headers(row: &OutgoingRow) -> OwnedHeaders {
+    if let Some(wire) = &row.wire {
+        let all = OwnedHeaders::new_with_capacity(wire.headers.len());
+        return wire
+            .headers
+            .iter()
+            .fold(all, |all, (key, value)| all.insert(Header { key, value: value.as_ref() }));
+    }
     let mut all = Some(OwnedHeaders::new_with_capacity(row.headers.len() + 5));
     row.each_wire_header(|name, value| {
         all = all.take().map(|all| all.insert(Header { key: name, value: Some(value) }));
@@ -68,7 +75,25 @@ pub(super) fn transport_error(broker: &str, code: Code, reason: &str, connected:
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::transport::{Wire, kafka::faults};
+
+    #[test]
+    fn a_row_that_says_how_it_looks_has_these_headers_and_no_others() {
+        let wire = Wire { headers: vec![("none".to_owned(), None)], ..Wire::default() };
+        let mut row = OutgoingRow { wire: Some(Arc::new(wire)), ..faults::row("orders") };
+        let sent = |row: &OutgoingRow| {
+            let all = record_headers(row);
+            let all = all.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)));
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(sent(&row), [("none".to_owned(), None)]);
+        assert_eq!(row.wire_headers(), Headers::new());
+        row.wire = None;
+        assert!(sent(&row).iter().any(|(name, _)| name == crate::headers::ID));
+    }
 
     #[test]
     fn refused_lost_and_unreachable_are_told_apart() {

@@ -74,7 +74,11 @@ pub(super) fn encode(row: &OutgoingRow, body_bytes_max: usize) -> Result<Message
         .with_delivery_mode(PERSISTENT)
         .with_timestamp(timestamp(&row.headers))
         .with_headers(table);
-    if let Some(content_type) = row.headers.get(headers::CONTENT_TYPE) {
+    let content_type = match &row.wire {
+        None => row.headers.get(headers::CONTENT_TYPE),
+        Some(wire) => wire.content_type.as_deref(),
+    };
+    if let Some(content_type) = content_type {
         properties = properties.with_content_type(short("content type", content_type)?);
     }
     Ok(Message { exchange, routing_key, properties })
@@ -239,6 +243,7 @@ mod tests {
                 ("mine", "äöü"),
             ]),
             tracingspancontext: Some("00-a-b-01".to_owned()),
+            wire: None,
         }
     }
 

@@ -3,11 +3,7 @@
 use std::{collections::HashSet, fmt::Write as _, time::Instant};
 
 use async_trait::async_trait;
-use sqlx::{
-    AssertSqlSafe, Executor, MySqlConnection, Row,
-    mysql::{MySqlDatabaseError, MySqlRow},
-};
-use uuid::Uuid;
+use sqlx::{AssertSqlSafe, Executor, MySqlConnection, Row, mysql::MySqlDatabaseError};
 
 use super::{MySqlSource, session};
 use crate::{
@@ -112,7 +108,7 @@ impl Reader for HeadReader {
         let mut all = found.len() < want.rows_max;
         let (mut rows, mut bytes, mut last) = (Vec::with_capacity(found.len()), 0, None);
         for row in found {
-            let columns = at.bounded("reading a row", async { columns(&row) }).await?;
+            let columns = at.bounded("reading a row", async { Columns::of(&row, 0) }).await?;
             bytes += columns.payload.as_ref().map_or(0, Vec::len);
             last = Some(columns.seq);
             rows.push(columns.parse());
@@ -135,7 +131,7 @@ impl Reader for HeadReader {
         ));
         let read = async {
             let found = self.connection.fetch_all(sqlx::raw_sql(text)).await?;
-            found.iter().map(columns).collect()
+            found.iter().map(|row| Columns::of(row, 0)).collect()
         };
         let found = At { name: &self.name }.bounded("reading a key", read).await?;
         Ok(want.take(found))
@@ -177,21 +173,6 @@ fn head(above: i64, want: &Want) -> String {
     }
     let _ = write!(text, " ORDER BY seq LIMIT {}", want.rows_max); // as above
     text
-}
-
-fn columns(row: &MySqlRow) -> Result<Columns, sqlx::Error> {
-    Ok(Columns {
-        seq: row.try_get(0)?,
-        id: row.try_get::<Uuid, _>(1)?,
-        destination: row.try_get(2)?,
-        aggregatetype: row.try_get(3)?,
-        aggregateid: row.try_get(4)?,
-        name: row.try_get(5)?,
-        payload: row.try_get(6)?,
-        headers: row.try_get(7)?,
-        tracingspancontext: row.try_get(8)?,
-        age_us: row.try_get(9)?,
-    })
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! What MariaDB or MySQL says about a source: see [`crate::survey`].
 
 use barid::store::held::HeldTransaction;
-use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, Row, mysql::MySqlDatabaseError};
+use sqlx::{AssertSqlSafe, MySql, MySqlConnection, MySqlPool, mysql::MySqlDatabaseError};
 
 use super::{lease, reader::ACCESS_DENIED};
 use crate::{
-    source::{At, SourceError, holder},
-    survey::{COUNTED_ROWS_MAX, PATIENCE, Parked, Survey, pending},
+    source::{
+        At, SourceError,
+        survey::{Answers, BLOCKED, PARKED, SPAN},
+    },
+    survey::{COUNTED_ROWS_MAX, PATIENCE, Survey},
 };
 
 /// One view of all tables.
@@ -14,13 +17,6 @@ const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
 const OLDEST: &str = "SELECT CAST(TIMESTAMPDIFF(MICROSECOND, created_at, UTC_TIMESTAMP(6)) DIV 1000 AS SIGNED) \
     FROM outbox ORDER BY seq LIMIT 1";
-
-const SPAN: &str = "SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM outbox";
-
-const PARKED: &str = "SELECT state, count(*) FROM relay_parked WHERE source = ? GROUP BY state";
-
-const BLOCKED: &str = "SELECT count(*) FROM (SELECT DISTINCT aggregatetype, aggregateid FROM relay_parked \
-    WHERE source = ? AND state = 'poison' AND aggregateid IS NOT NULL) k";
 
 /// InnoDB tells when a transaction began in the zone of the server, whatever that of the session is.
 const OLDEST_TRANSACTION: &str = "SELECT CAST(coalesce(max(TIMESTAMPDIFF(SECOND, trx_started, \
@@ -47,22 +43,10 @@ async fn all(name: &str, connection: &mut MySqlConnection) -> Result<Survey, sql
     if counted > COUNTED_ROWS_MAX {
         span = sqlx::query_scalar(SPAN).fetch_one(&mut *connection).await?;
     }
-    let (pending, estimated) = pending(counted, span);
-    let parked = sqlx::query(PARKED).bind(name).fetch_all(&mut *connection).await?;
-    let parked: Vec<_> = parked
-        .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-        .collect::<Result<_, sqlx::Error>>()?;
+    let parked = sqlx::query_as(PARKED).bind(name).fetch_all(&mut *connection).await?;
     let blocked_keys = sqlx::query_scalar(BLOCKED).bind(name).fetch_one(&mut *connection).await?;
-    Ok(Survey {
-        pending,
-        estimated,
-        oldest: oldest.map(holder::millis),
-        parked: Parked::of(parked),
-        blocked_keys,
-        oldest_transaction: oldest_transaction(connection).await?.map(holder::millis),
-        holder: holder::nobody(),
-    })
+    let oldest_transaction = oldest_transaction(connection).await?;
+    Ok(Answers { counted, span, oldest, parked, blocked_keys, oldest_transaction }.survey())
 }
 
 /// None without the privilege PROCESS.

@@ -6,7 +6,11 @@ use sqlx::{PgConnection, PgPool, postgres::PgSslMode};
 
 use crate::{
     doctor::{Report, clock, is_local},
-    source::{At, SourceError, identifier::Identifier, whole_millis},
+    source::{
+        At, SourceError,
+        mapping::{Mapping, Role},
+        whole_millis,
+    },
 };
 
 /// Privileges on a table: $1 = what is the outbox.
@@ -32,10 +36,10 @@ const ARCHIVES: &str = "SELECT what, granted FROM (VALUES \
 const ADOPTS: &str = "SELECT has_column_privilege('outbox', 'xid', 'UPDATE')";
 
 const ROLE: &str = "SELECT current_user::text, rolsuper, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), \
-    has_column_privilege($1, 'payload', 'UPDATE') FROM pg_roles WHERE rolname = current_user";
+    has_column_privilege($1, $2, 'UPDATE') FROM pg_roles WHERE rolname = current_user";
 
 const SEQUENCE: &str = "SELECT seqrelid::regclass::text, seqcache FROM pg_sequence \
-    WHERE seqrelid = pg_get_serial_sequence(quote_ident($1), 'seq')::regclass";
+    WHERE seqrelid = pg_get_serial_sequence(quote_ident($1), $2)::regclass";
 
 const VACUUM: &str = "SELECT current_setting('autovacuum'), coalesce(reloptions, '{}') FROM pg_class \
     WHERE oid = quote_ident($1)::regclass";
@@ -73,17 +77,28 @@ const TLS: &str = "SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_b
 pub(in crate::source) async fn examine(
     name: &str,
     pool: &PgPool,
-    table: Option<&Identifier>,
+    table: Option<&Mapping>,
     archives: bool,
     old: Duration,
     report: &mut Report,
 ) -> Result<(), SourceError> {
     let at = At { name };
-    let outbox = table.map_or("outbox", Identifier::as_str);
+    let outbox = table.map_or("outbox", |mapping| mapping.table.as_str());
     let mut connection = at.bounded("connecting", pool.acquire()).await?;
     let db = &mut *connection;
-    at.bounded("looking at grants", grants(db, outbox, table.is_none(), archives, report)).await?;
-    at.bounded("looking at the sequence", sequence(db, outbox, report)).await?;
+    if let Some(mapping) = table {
+        match super::foreign::plan(at, db, mapping).await {
+            Err(SourceError::Table { problems, .. }) => {
+                let remedy = "correct the table, or what the configuration says about it";
+                problems.into_iter().for_each(|problem| report.problem("columns", problem, remedy));
+                return Ok(());
+            }
+            plan => drop(plan?),
+        }
+        report.ok("columns", format!("table {outbox} has what an outbox needs"));
+    }
+    at.bounded("looking at grants", grants(db, outbox, table, archives, report)).await?;
+    at.bounded("looking at the sequence", sequence(db, outbox, table, report)).await?;
     at.bounded("looking at autovacuum", vacuum(db, outbox, report)).await?;
     at.bounded("looking at transactions", transactions(db, whole_millis(old), report)).await?;
     at.bounded("looking at the encryption", encryption(db, pool, report)).await?;
@@ -96,7 +111,7 @@ pub(in crate::source) async fn examine(
 async fn grants(
     db: &mut PgConnection,
     outbox: &str,
-    ours: bool,
+    table: Option<&Mapping>,
     archives: bool,
     report: &mut Report,
 ) -> Result<(), sqlx::Error> {
@@ -106,10 +121,11 @@ async fn grants(
         all.extend(sqlx::query_as::<_, (String, bool)>(ARCHIVES).fetch_all(&mut *db).await?);
     }
     missing.extend(all.into_iter().filter(|(_, granted)| !granted).map(|(what, _)| what));
-    if ours && !sqlx::query_scalar::<_, bool>(ADOPTS).fetch_one(&mut *db).await? {
+    if table.is_none() && !sqlx::query_scalar::<_, bool>(ADOPTS).fetch_one(&mut *db).await? {
         missing.push("UPDATE (xid) on outbox".to_owned());
     }
-    let role: (String, bool, bool, bool) = sqlx::query_as(ROLE).bind(outbox).fetch_one(&mut *db).await?;
+    let role: (String, bool, bool, bool) =
+        sqlx::query_as(ROLE).bind(outbox).bind(name_of(table, Role::Payload)).fetch_one(&mut *db).await?;
     let (role, superuser, sees_all, forges) = role;
     if missing.is_empty() {
         report.ok("grants", format!("role {role} may do what a relay does"));
@@ -138,8 +154,19 @@ async fn grants(
     Ok(())
 }
 
-async fn sequence(db: &mut PgConnection, outbox: &str, report: &mut Report) -> Result<(), sqlx::Error> {
-    let sequence: Option<(String, i64)> = sqlx::query_as(SEQUENCE).bind(outbox).fetch_optional(db).await?;
+fn name_of(table: Option<&Mapping>, role: Role) -> &str {
+    table.map_or(role.name(), |mapping| mapping.name_of(role))
+}
+
+async fn sequence(
+    db: &mut PgConnection,
+    outbox: &str,
+    table: Option<&Mapping>,
+    report: &mut Report,
+) -> Result<(), sqlx::Error> {
+    let seq = name_of(table, Role::Seq);
+    let asked = sqlx::query_as(SEQUENCE).bind(outbox).bind(seq).fetch_optional(db);
+    let sequence: Option<(String, i64)> = asked.await?;
     match sequence {
         Some((_, 1)) => report.ok("sequence", "positions are handed out one by one"),
         Some((sequence, cache)) => report.problem(
@@ -149,7 +176,7 @@ async fn sequence(db: &mut PgConnection, outbox: &str, report: &mut Report) -> R
         ),
         None => report.problem(
             "sequence",
-            format!("{outbox}.seq has no sequence of its own, so nothing says in which order positions come"),
+            format!("{outbox}.{seq} has no sequence of its own, so nothing says in which order positions come"),
             "make it an identity column or a bigserial",
         ),
     }

@@ -19,6 +19,7 @@ use crate::{
         At, ReadRow, Reader, SourceError, Want,
         bound::{Ask, Bound},
         decode::Columns,
+        mapping::{Mapping, Role},
     },
 };
 
@@ -60,9 +61,9 @@ const KEY: &str = concat!(
     " FROM outbox WHERE seq >= $1 AND aggregatetype = $2 AND aggregateid = $3 ORDER BY seq LIMIT $4"
 );
 
-/// The cache of the sequence behind $1.seq; none without a sequence.
+/// The cache of the sequence behind a column: $1 = the table, $2 = the column; none without a sequence.
 const CACHE: &str = "SELECT seqcache FROM pg_sequence \
-    WHERE seqrelid = pg_get_serial_sequence(quote_ident($1), 'seq')::regclass";
+    WHERE seqrelid = pg_get_serial_sequence(quote_ident($1), $2)::regclass";
 
 /// Reads the head of the table without what the relay still has.
 pub(super) struct HeadReader {
@@ -74,20 +75,21 @@ pub(super) struct HeadReader {
 }
 
 impl HeadReader {
-    pub(super) async fn open(source: &PostgresSource, table: &str) -> Result<Self, SourceError> {
+    pub(super) async fn open(source: &PostgresSource, mapping: &Mapping) -> Result<Self, SourceError> {
+        let (table, seq) = (mapping.table.as_str(), mapping.name_of(Role::Seq));
         let mut connection = session::reader(source).await?;
-        let cache = sqlx::query_scalar(CACHE).bind(table).fetch_optional(&mut connection);
+        let cache = sqlx::query_scalar(CACHE).bind(table).bind(seq).fetch_optional(&mut connection);
         let cache: Option<i64> = source.at().bounded("looking at the sequence", cache).await?;
         if cache != Some(1) {
             let cause = match cache {
                 Some(cache) => {
-                    format!("the sequence of {table}.seq has CACHE {cache}, so positions come in no order")
+                    format!("the sequence of {table}.{seq} has CACHE {cache}, so positions come in no order")
                 }
                 None => format!(
-                    "{table}.seq has no sequence of its own, so nothing says in which order positions come"
+                    "{table}.{seq} has no sequence of its own, so nothing says in which order positions come"
                 ),
             };
-            let remedy = "make seq an identity column or a bigserial, with ALTER SEQUENCE .. CACHE 1";
+            let remedy = "make it an identity column or a bigserial, with ALTER SEQUENCE .. CACHE 1";
             return Err(SourceError::Unsuitable { source_name: source.name.clone(), cause, remedy });
         }
         let (name, late_look) = (source.name.clone(), source.late_look);
@@ -130,7 +132,7 @@ impl HeadReader {
     ) -> Result<Vec<Columns>, SourceError> {
         let read = async {
             let rows = self.connection.fetch_all(query).await?;
-            rows.iter().map(|row| super::decode(row, 0)).collect()
+            rows.iter().map(|row| Columns::of(row, 0)).collect()
         };
         At { name: &self.name }.bounded(doing, read).await
     }

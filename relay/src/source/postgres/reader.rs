@@ -5,13 +5,13 @@ use futures::{Stream, TryStreamExt};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
-    PostgresSource, decode, lease, session,
+    PostgresSource, lease, session,
     snapshot::{Snapshot, Window, list},
 };
 use crate::{
     lane::LeftOut,
     lease::Epoch,
-    source::{At, ReadRow, Reader, SourceError, Want},
+    source::{At, ReadRow, Reader, SourceError, Want, decode::Columns},
 };
 
 /// Where the session is, and what has ended by now.
@@ -210,7 +210,7 @@ async fn collect(
     let (mut rows, mut bytes, mut last) = (Vec::new(), 0, after);
     while let Some(row) = stream.try_next().await? {
         // After the three columns of `now!`.
-        let columns = decode(&row, 3)?;
+        let columns = Columns::of(&row, 3)?;
         bytes += columns.payload.as_ref().map_or(0, Vec::len);
         last = columns.seq;
         rows.push(columns.parse());

@@ -4,8 +4,11 @@ use std::sync::atomic::Ordering;
 
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
 
-use super::PostgresSource;
-use crate::source::{SourceError, identifier::Identifier};
+use super::{
+    PostgresSource,
+    foreign::{self, Plan},
+};
+use crate::source::SourceError;
 
 /// What every session of the relay sets. A dead relay's backend must not keep its locks for hours: the server gives up on a
 /// silent peer after about ten seconds.
@@ -26,7 +29,7 @@ const LEASE_SETTINGS: &str = "SET synchronous_commit = on; SET statement_timeout
 
 /// Opens a session for reading.
 pub(super) async fn reader(source: &PostgresSource) -> Result<PgConnection, SourceError> {
-    let mut session = connect(source, READER_SETTINGS).await?;
+    let (mut session, _) = connect(source, READER_SETTINGS).await?;
     refuse_a_replica(source, &mut session).await?;
     refuse_a_pooler(source, &mut session).await?;
     Ok(session)
@@ -34,7 +37,7 @@ pub(super) async fn reader(source: &PostgresSource) -> Result<PgConnection, Sour
 
 /// Opens a session for the lease.
 pub(super) async fn leases(source: &PostgresSource) -> Result<PgConnection, SourceError> {
-    let mut session = connect(source, LEASE_SETTINGS).await?;
+    let (mut session, _) = connect(source, LEASE_SETTINGS).await?;
     // Here already: on a replica the lease fails like on any server that only reads for a while, and behind a pooler for reasons
     // that name nothing; both would be waited for.
     refuse_a_replica(source, &mut session).await?;
@@ -42,29 +45,23 @@ pub(super) async fn leases(source: &PostgresSource) -> Result<PgConnection, Sour
     Ok(session)
 }
 
-/// Opens a session for deleting and parking.
-pub(super) async fn writer(source: &PostgresSource) -> Result<PgConnection, SourceError> {
+/// Opens a session for deleting and parking; with what is known about a table of somebody else.
+pub(super) async fn writer(source: &PostgresSource) -> Result<(PgConnection, Option<Plan>), SourceError> {
     connect(source, WRITER_SETTINGS).await
 }
 
-async fn connect(source: &PostgresSource, settings: &str) -> Result<PgConnection, SourceError> {
+async fn connect(
+    source: &PostgresSource,
+    settings: &str,
+) -> Result<(PgConnection, Option<Plan>), SourceError> {
     let at = source.at();
     let mut session = at.bounded("connecting", source.options.connect()).await?;
     let text = sqlx::AssertSqlSafe(format!("{SETTINGS}{settings}"));
     at.bounded("opening a session", session.execute(sqlx::raw_sql(text))).await?;
-    if let Some(table) = &source.table {
-        at.bounded("opening the table", session.execute(sqlx::raw_sql(see_as_outbox(table)))).await?;
-    }
-    Ok(session)
-}
-
-/// For this session the foreign table is the outbox, to be read, deleted from and inserted into: a temporary view comes first in
-/// every search path. Only an identifier goes into the text.
-fn see_as_outbox(table: &Identifier) -> sqlx::AssertSqlSafe<String> {
-    sqlx::AssertSqlSafe(format!(
-        "CREATE TEMPORARY VIEW outbox AS SELECT seq, id, created_at, destination, aggregatetype, aggregateid, type, payload, \
-         headers, tracingspancontext FROM \"{table}\""
-    ))
+    let Some(mapping) = &source.table else { return Ok((session, None)) };
+    let plan = foreign::plan(at, &mut session, mapping).await?;
+    foreign::see_as_outbox(at, &mut session, &plan).await?;
+    Ok((session, Some(plan)))
 }
 
 async fn refuse_a_replica(source: &PostgresSource, session: &mut PgConnection) -> Result<(), SourceError> {

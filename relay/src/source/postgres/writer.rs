@@ -6,7 +6,11 @@ use async_trait::async_trait;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{PostgresSource, archive, lease, session};
+use super::{
+    PostgresSource, archive, lease,
+    put_back::{self, Home},
+    session,
+};
 use crate::{
     archive::Expired,
     lane::{Park, RowId},
@@ -33,24 +37,6 @@ const PARK: &str = "WITH fence AS MATERIALIZED (SELECT 1 FROM relay_source WHERE
 const HELD: &str = "SELECT seq, id, aggregatetype, aggregateid FROM relay_parked WHERE source = $1 AND state = 'poison' \
     AND aggregateid IS NOT NULL AND (seq, id) > ($2, $3) ORDER BY seq, id LIMIT $4";
 
-/// As PARK, the other way round. A position that somebody else has by now (the table was emptied and its numbers begin anew)
-/// is left to them, and the row goes to the end.
-const PUT_BACK: &str = "WITH fence AS MATERIALIZED (SELECT 1 FROM relay_source WHERE source = $1 AND epoch = $5 FOR SHARE), \
-    f AS (SELECT p.seq, p.id FROM relay_parked p WHERE p.source = $1 AND p.state = 'behind' \
-      AND (p.seq, p.id) > ($2, $3) AND NOT EXISTS (SELECT FROM relay_parked q WHERE q.source = p.source AND q.state = 'poison' \
-        AND q.aggregatetype = p.aggregatetype AND q.aggregateid = p.aggregateid AND q.seq < p.seq) \
-      ORDER BY p.seq, p.id LIMIT $4), \
-    d AS (DELETE FROM relay_parked p USING fence, f WHERE p.source = $1 AND p.seq = f.seq AND p.id = f.id RETURNING p.*), \
-    i AS (INSERT INTO outbox (seq, id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, \
-        tracingspancontext) \
-      SELECT seq, id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext FROM d \
-      ORDER BY seq ON CONFLICT (seq) DO NOTHING RETURNING seq, id), \
-    e AS (INSERT INTO outbox (id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, \
-        tracingspancontext) \
-      SELECT id, created_at, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext FROM d \
-      WHERE NOT EXISTS (SELECT FROM i WHERE i.seq = d.seq AND i.id = d.id) ORDER BY seq) \
-    SELECT EXISTS (SELECT FROM fence), d.seq, d.id FROM (SELECT 1) one LEFT JOIN d ON true ORDER BY d.seq, d.id";
-
 const RELEASED: &str = "SELECT coalesce((SELECT times FROM relay_released WHERE source = $1), 0), \
     EXISTS (SELECT FROM relay_parked WHERE source = $1)";
 
@@ -66,11 +52,14 @@ const OLDEST: &str = "SELECT who, age FROM (SELECT format('session %s of %s, app
 pub(super) struct PostgresWriter {
     name: String,
     connection: PgConnection,
+    put_back: String,
 }
 
 impl PostgresWriter {
     pub(super) async fn open(source: &PostgresSource) -> Result<Self, SourceError> {
-        Ok(Self { name: source.name.clone(), connection: session::writer(source).await? })
+        let (connection, plan) = session::writer(source).await?;
+        let home = plan.map_or_else(Home::outbox, |plan| plan.home);
+        Ok(Self { name: source.name.clone(), connection, put_back: put_back::statement(&home) })
     }
 }
 
@@ -139,7 +128,8 @@ impl Writer for PostgresWriter {
         let (mut after, mut moved) = (BEFORE_ALL, 0);
         let doing = "putting released rows back";
         loop {
-            let call = sqlx::query_as(PUT_BACK).bind(&self.name).bind(after.seq).bind(after.id);
+            let statement = sqlx::AssertSqlSafe(self.put_back.clone());
+            let call = sqlx::query_as(statement).bind(&self.name).bind(after.seq).bind(after.id);
             let rows = call.bind(PARKED_PAGE).bind(epoch.0).fetch_all(&mut self.connection);
             let rows: Vec<(bool, Option<i64>, Option<Uuid>)> =
                 At { name: &self.name }.bounded(doing, rows).await?;

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::{Row, Sqlite, pool::PoolConnection, sqlite::SqliteRow};
-use uuid::Uuid;
+use sqlx::{Sqlite, pool::PoolConnection};
 
 use crate::{
     lane::LeftOut,
@@ -55,7 +54,7 @@ impl Reader for CursorReader {
         let (mut rows, mut bytes, mut complete) =
             (Vec::with_capacity(found.len()), 0, found.len() < want.rows_max);
         for row in found {
-            let columns = at.bounded("reading a row", async { columns(&row) }).await?;
+            let columns = at.bounded("reading a row", async { Columns::of(&row, 0) }).await?;
             bytes += columns.payload.as_ref().map_or(0, Vec::len);
             self.after = columns.seq;
             rows.push(columns.parse());
@@ -75,24 +74,9 @@ impl Reader for CursorReader {
             sqlx::query(KEY).bind(key.from).bind(&key.aggregatetype).bind(&key.aggregateid).bind(limit);
         let read = async {
             let found = query.fetch_all(&mut *self.connection).await?;
-            found.iter().map(columns).collect()
+            found.iter().map(|row| Columns::of(row, 0)).collect()
         };
         let found = At { name: &self.name }.bounded("reading a key", read).await?;
         Ok(want.take(found))
     }
-}
-
-fn columns(row: &SqliteRow) -> Result<Columns, sqlx::Error> {
-    Ok(Columns {
-        seq: row.try_get(0)?,
-        id: row.try_get::<Uuid, _>(1)?,
-        destination: row.try_get(2)?,
-        aggregatetype: row.try_get(3)?,
-        aggregateid: row.try_get(4)?,
-        name: row.try_get(5)?,
-        payload: row.try_get(6)?,
-        headers: row.try_get(7)?,
-        tracingspancontext: row.try_get(8)?,
-        age_us: row.try_get(9)?,
-    })
 }

@@ -6,19 +6,15 @@ use sqlx::{AssertSqlSafe, SqlitePool};
 
 use super::{SqliteSource, lease};
 use crate::{
-    source::{At, SourceError, holder},
-    survey::{COUNTED_ROWS_MAX, PATIENCE, Parked, Survey, pending},
+    source::{
+        At, SourceError,
+        survey::{Answers, BLOCKED, PARKED, SPAN},
+    },
+    survey::{COUNTED_ROWS_MAX, PATIENCE, Survey},
 };
 
 const OLDEST: &str = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - created_at \
     FROM outbox ORDER BY seq LIMIT 1";
-
-const SPAN: &str = "SELECT coalesce((SELECT max(seq) FROM outbox) - (SELECT min(seq) FROM outbox) + 1, 0)";
-
-const PARKED: &str = "SELECT state, count(*) FROM relay_parked WHERE source = ? GROUP BY state";
-
-const BLOCKED: &str = "SELECT count(*) FROM (SELECT DISTINCT aggregatetype, aggregateid FROM relay_parked \
-    WHERE source = ? AND state = 'poison' AND aggregateid IS NOT NULL)";
 
 /// Looks at the outbox of the file that `pool` is open on.
 pub(in crate::source) async fn survey(name: &str, pool: &SqlitePool) -> Result<Survey, SourceError> {
@@ -38,16 +34,7 @@ async fn all(name: &str, pool: &SqlitePool) -> Result<Survey, sqlx::Error> {
     if counted > COUNTED_ROWS_MAX {
         span = sqlx::query_scalar(SPAN).fetch_one(&mut *connection).await?;
     }
-    let (pending, estimated) = pending(counted, span);
     let parked = sqlx::query_as(PARKED).bind(name).fetch_all(&mut *connection).await?;
     let blocked_keys = sqlx::query_scalar(BLOCKED).bind(name).fetch_one(&mut *connection).await?;
-    Ok(Survey {
-        pending,
-        estimated,
-        oldest: oldest.map(holder::millis),
-        parked: Parked::of(parked),
-        blocked_keys,
-        oldest_transaction: None,
-        holder: holder::nobody(),
-    })
+    Ok(Answers { counted, span, oldest, parked, blocked_keys, oldest_transaction: None }.survey())
 }
