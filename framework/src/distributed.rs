@@ -16,7 +16,7 @@ mod cleaning;
 mod closure;
 mod coordinator;
 pub mod core;
-mod crash;
+pub(crate) mod crash;
 mod error;
 pub mod finding;
 mod health;

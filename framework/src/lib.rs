@@ -73,6 +73,7 @@ pub mod idempotency;
 pub mod incoming;
 pub mod limits;
 pub mod message;
+pub mod orchestration;
 pub mod outbox;
 pub mod pipeline;
 pub mod request;

@@ -324,3 +324,42 @@ pub const DISTRIBUTED_LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Transactions that are over and are removed at the same time.
 pub const DISTRIBUTED_PURGE_AT_ONCE: usize = 4;
+
+/// Steps of one orchestrated saga.
+pub const ORCHESTRATION_STEPS_MAX: usize = 64;
+
+/// What an orchestrated saga is started with, and what one of its steps returns, as JSON, in bytes. Both are read each time that a process
+/// goes on with it: keep ids in it, not documents.
+pub const ORCHESTRATION_DATA_BYTES_MAX: usize = 256 * 1024;
+
+/// How long one attempt of a step of an orchestrated saga may take.
+pub const ORCHESTRATION_STEP_WAIT: Duration = Duration::from_secs(30);
+
+/// How much longer than its step a saga is kept from other processes: two calls to the database that keeps it.
+pub const ORCHESTRATION_LEASE_MARGIN: Duration = Duration::from_secs(15);
+
+/// The pause before a step is tried again that somebody else is at: a process that was thought to be dead.
+pub const ORCHESTRATION_BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Orchestrated sagas that one process carries out at the same time.
+pub const ORCHESTRATION_AT_ONCE: usize = 16;
+
+/// The pause between two looks for sagas that are due: what one that another process has started, or has left, is late at most.
+pub const ORCHESTRATION_POLL: Duration = Duration::from_secs(1);
+
+/// The pauses of somebody who waits for the end of a saga that another process carries out: first, and at most.
+pub const ORCHESTRATION_WAIT_PAUSE: Duration = Duration::from_millis(20);
+/// See [`ORCHESTRATION_WAIT_PAUSE`].
+pub const ORCHESTRATION_WAIT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The pause between two looks at sagas that are over for long, and at those that no definition fits.
+pub const ORCHESTRATION_CLEAN_EVERY: Duration = Duration::from_secs(60);
+
+/// Sagas that are forgotten at one look.
+pub const ORCHESTRATION_PURGE_COUNT: u32 = 100;
+
+/// Due for longer than this while no definition fits them, sagas are logged: nobody carries them out.
+pub const ORCHESTRATION_STRANDED_AFTER: Duration = Duration::from_secs(60);
+
+/// What is kept of what a step said, in bytes.
+pub const ORCHESTRATION_ERROR_BYTES_MAX: usize = 4_000;

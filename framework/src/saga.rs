@@ -4,6 +4,9 @@
 //! [`Saga<D>`](Saga), the state, found by what the message says. The state is saved in the transaction of the message, with
 //! everything else; loading and saving cost no round trip.
 //!
+//! It is messages that move such a saga: it has no plan, and undoes nothing by itself. Steps that are called in an order and undone when
+//! a later one fails are an *orchestrated* saga, which is [`crate::orchestration`].
+//!
 //! ```
 //! use barid::{Bus, Context, Memory, Message, Result, Saga, saga::{MemorySagas, by}};
 //! use serde::{Deserialize, Serialize};

@@ -20,6 +20,7 @@ pub(crate) mod kept;
 pub(crate) mod keys;
 #[cfg(feature = "mysql")]
 mod mysql;
+pub mod orchestration;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod pool;
 #[cfg(feature = "postgres")]

@@ -16,6 +16,7 @@ mod on;
 mod parked;
 mod replay;
 mod run;
+mod saga;
 mod schema;
 mod status;
 mod terminal;
@@ -66,6 +67,9 @@ enum Command {
     /// Distributed transactions: looks at them, decides by hand what nobody decided, checks the databases.
     #[command(after_help = tx::HELP)]
     Tx(Box<tx::Tx>),
+    /// Orchestrated sagas: looks at them, tries again what is stuck, goes on without it.
+    #[command(after_help = saga::HELP)]
+    Saga(Box<saga::Saga>),
     /// What this program is, and what it was built with.
     Version {
         /// A line for people, or JSON for programs.
@@ -149,6 +153,7 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Replay(command) => Box::pin(replay::replay(*command)).await,
         Command::Explain(command) => Box::pin(explain::explain(&command)).await,
         Command::Tx(command) => tx::tx(*command).await,
+        Command::Saga(command) => saga::saga(*command).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

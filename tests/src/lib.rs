@@ -15,6 +15,7 @@
 //! * [`promtool()`] and [`faketime()`]: programs and libraries that are fetched when they are missing
 //! * [`dice`] and [`sql`]: numbers from a seed, and one statement for three databases
 //! * [`transfer`]: money that moves between three databases in one distributed transaction
+//! * [`steps`]: the same in an orchestrated saga of three steps
 //! * [`spread`]: the command of a bus over two databases
 //! * [`walk`]: money that moves to and fro between two databases whose servers are killed
 //! * [`eventually()`]: waiting for a condition, with a bound
@@ -37,6 +38,7 @@ pub mod rig;
 pub mod servers;
 pub mod spread;
 pub mod sql;
+pub mod steps;
 pub mod tape;
 pub mod transfer;
 pub mod unpacked;

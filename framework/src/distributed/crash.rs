@@ -4,14 +4,23 @@ use super::core::{Input, State};
 
 /// Dies here when the environment variable `BARID_CRASH_AT` says so.
 #[cfg(feature = "crash-points")]
-pub(super) fn point(name: &str) {
+pub(crate) fn point(name: &str) {
     if std::env::var("BARID_CRASH_AT").is_ok_and(|at| at == name) {
         std::process::abort();
     }
 }
 
 #[cfg(not(feature = "crash-points"))]
-pub(super) fn point(_: &str) {}
+pub(crate) fn point(_: &str) {}
+
+/// Dies here when `BARID_CRASH_AT` is `what name`: a point of something that has a name.
+#[cfg(feature = "crash-points")]
+pub(crate) fn point_of(what: &str, name: &str) {
+    point(&format!("{what} {name}"));
+}
+
+#[cfg(not(feature = "crash-points"))]
+pub(crate) fn point_of(_: &str, _: &str) {}
 
 /// The points right after an input was taken, before anything that follows from it is done.
 pub(super) fn after(state: &State, input: Input, recovering: bool) {

@@ -17,6 +17,7 @@ use super::{
     events::EventRows,
     idempotency::IdempotencyRows,
     keys::KeyRows,
+    orchestration::MarkerRows,
     results::ResultRows,
     saga::SagaRows,
     schedule::ScheduleRows,
@@ -89,6 +90,7 @@ pub trait Backend:
     + EventRows
     + IdempotencyRows
     + KeyRows
+    + MarkerRows
     + ResultRows
     + SagaRows
     + ScheduleRows

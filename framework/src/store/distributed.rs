@@ -6,7 +6,7 @@
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod any;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-mod book;
+pub(crate) mod book;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub mod branch;
 #[cfg(any(feature = "postgres", feature = "mysql"))]

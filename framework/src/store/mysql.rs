@@ -8,6 +8,7 @@ mod events;
 mod examine;
 mod idempotency;
 mod keys;
+mod orchestration;
 mod results;
 mod saga;
 mod schedule;

@@ -8,6 +8,7 @@ mod events;
 mod examine;
 mod idempotency;
 mod keys;
+mod orchestration;
 mod partitions;
 mod results;
 mod saga;

@@ -272,6 +272,7 @@ macro_rules! steps {
             step!($folder, "0013", 13, "event_store"),
             step!($folder, "0014", 14, "idempotency_keys"),
             step!($folder, "0015", 15, "distributed_audit"),
+            step!($folder, "0016", 16, "orchestration"),
             step!($folder, "0017", 17, "archive"),
         ]
     };

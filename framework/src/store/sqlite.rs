@@ -8,6 +8,7 @@ mod examine;
 mod idempotency;
 mod keys;
 pub mod lock;
+mod orchestration;
 mod results;
 mod saga;
 mod schedule;

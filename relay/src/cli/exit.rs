@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use barid::{
     distributed::DistributedError,
+    orchestration::OrchestrationError,
     store::{pool::ConnectError, schema::SchemaError},
 };
 
@@ -20,8 +21,9 @@ pub(super) const HELP: &str = "Exit codes:
   3    the configuration is wrong
   4    a database or a broker cannot be reached, or refuses
   5    the schema is missing, changed, or newer than this program
-  6    no message, or no transaction, is what was asked for
-  7    the transaction is decided otherwise, not prepared, not over, or not the databases' alone: nothing was changed
+  6    no message, no transaction, or no saga, is what was asked for
+  7    the transaction is decided otherwise, not prepared, not over, or not the databases' alone; the saga is over, under way, or its
+       step is not stuck: nothing was changed
   8    doctor found something that has to be repaired
   130  stopped by a second signal, without a drain";
 
@@ -68,6 +70,12 @@ pub(super) enum Failure {
         source_name: String,
         #[source]
         cause: DistributedError,
+    },
+    #[error("source {source_name}: {cause}")]
+    Saga {
+        source_name: String,
+        #[source]
+        cause: OrchestrationError,
     },
     #[error(
         "transaction {transaction} has a mixed outcome: a branch had ended in another way than was decided; see `barid-relay tx show`, \
@@ -127,6 +135,7 @@ impl Failure {
             Self::Checks(_, worst) => *worst,
             Self::NoTransaction { .. } => 6,
             Self::Transaction { cause, .. } => transaction(cause),
+            Self::Saga { cause, .. } => saga(cause),
             Self::Relay(RelayError::Sink { .. }) => 4,
             Self::Usage(_) => 2,
             Self::Source(_) | Self::HalfReplayed { .. } => 4,
@@ -160,6 +169,17 @@ fn transaction(error: &DistributedError) -> u8 {
         E::NoReason { .. } | E::BadName(_) => 2,
         E::UnknownResource { .. } => 3,
         E::Log(_) | E::InDoubt { .. } | E::Branch { .. } => 4,
+        _ => 1,
+    }
+}
+
+fn saga(error: &OrchestrationError) -> u8 {
+    use OrchestrationError as E;
+    match error {
+        E::NotFound(_) => 6,
+        E::Over { .. } | E::Working { .. } | E::Refused { .. } | E::Fenced(_) => 7,
+        E::NoReason { .. } => 2,
+        E::Unknown(_) | E::Log(_) => 4,
         _ => 1,
     }
 }

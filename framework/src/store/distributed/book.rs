@@ -31,11 +31,11 @@ fn entries<DB: Backend>() -> Statement {
     DB::since_1970(select.sql(","), DB::NOW).sql(" FROM dtx_transaction WHERE 1=1")
 }
 
-fn time(millis: i64) -> DateTime<Utc> {
+pub(crate) fn time(millis: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(millis).unwrap_or_default()
 }
 
-fn count(number: i64) -> u64 {
+pub(crate) fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
@@ -84,6 +84,15 @@ fn branch<DB: Backend>(row: &DB::Row) -> Result<BranchEntry, sqlx::Error> {
         error: DB::text(row, 7)?,
         updated_at: time(DB::maybe_int(row, 8)?.unwrap_or(0)),
     })
+}
+
+/// Writes down what somebody did.
+pub(crate) fn audit_insert(entry: &AuditEntry) -> Statement {
+    let insert = Statement::new("INSERT INTO dtx_audit(gid,name,principal,action,outcome,reason)VALUES(");
+    let gid = entry.gid.map(|gid| gid.to_string());
+    let insert = insert.opt_text(gid.as_deref()).sql(",").text(&entry.name).sql(",");
+    let insert = insert.text(&entry.principal).sql(",").text(&entry.action).sql(",");
+    insert.text(&entry.outcome).sql(",").text(&entry.reason).sql(")")
 }
 
 fn audit<DB: Backend>(row: &DB::Row) -> Result<AuditEntry, sqlx::Error> {
@@ -193,11 +202,7 @@ impl<DB: Backend> LogBook for SqlDecisionLog<DB> {
     }
 
     async fn audit(&self, entry: &AuditEntry) -> Result<(), LogError> {
-        let insert = Statement::new("INSERT INTO dtx_audit(gid,name,principal,action,outcome,reason)VALUES(");
-        let gid = entry.gid.map(|gid| gid.to_string());
-        let insert = insert.opt_text(gid.as_deref()).sql(",").text(&entry.name).sql(",");
-        let insert = insert.text(&entry.principal).sql(",").text(&entry.action).sql(",");
-        self.ask(&insert.text(&entry.outcome).sql(",").text(&entry.reason).sql(")")).await.map(drop)
+        self.ask(&audit_insert(entry)).await.map(drop)
     }
 
     async fn audited(&self, of: Option<&str>, count: u32) -> Result<Vec<AuditEntry>, LogError> {

@@ -31,7 +31,7 @@ use crate::{
 
 /// The tables `dtx_*` of one database, which is the home of the transactions that it decides.
 pub struct SqlDecisionLog<DB: Backend> {
-    pub(super) kept: Arc<Kept<DB>>,
+    pub(crate) kept: Arc<Kept<DB>>,
     coordinator: tokio::sync::OnceCell<CoordinatorId>,
 }
 
@@ -82,7 +82,7 @@ impl<DB: Backend> SqlDecisionLog<DB> {
         Self { kept: Kept::new(pool), coordinator: tokio::sync::OnceCell::new() }
     }
 
-    pub(super) async fn ask(&self, statement: &Statement) -> Result<(u64, Vec<DB::Row>), LogError> {
+    pub(crate) async fn ask(&self, statement: &Statement) -> Result<(u64, Vec<DB::Row>), LogError> {
         let answer = contention::run(|| async {
             let _writer = DB::writer(self.kept.pool()).await;
             UnitConnection::hold(self.kept.pool().acquire().await?).alone(statement).await
@@ -93,7 +93,7 @@ impl<DB: Backend> SqlDecisionLog<DB> {
     }
 
     /// Several writes in one transaction, by one text.
-    pub(super) async fn write(&self, statements: Vec<Statement>) -> Result<(), LogError> {
+    pub(crate) async fn write(&self, statements: Vec<Statement>) -> Result<(), LogError> {
         self.write_from(DB::BEGIN, statements).await
     }
 
@@ -200,7 +200,7 @@ fn branch<DB: Backend>(
     Ok(Some((record, read(&DB::text(row, 7)?.unwrap_or_default()))))
 }
 
-pub(super) fn millis(duration: Duration) -> i64 {
+pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -66,6 +66,16 @@ const COLUMNS: &[(u32, &str)] = &[
     (14, "SELECT `key`, scope, created_at, request_hash, result, expires_at FROM idempotency_keys LIMIT 0"),
     (15, "SELECT id, at, gid, name, principal, action, outcome, reason FROM dtx_audit LIMIT 0"),
     (
+        16,
+        "SELECT id, name, version, status, direction, data, error, epoch, lease_owner, lease_until, next_run_at, deadline, started_at, \
+         updated_at, finished_at FROM orchestration LIMIT 0",
+    ),
+    (
+        16,
+        "SELECT id, ordinal, name, status, attempts, compensations, in_doubt, output, error, updated_at FROM orchestration_step LIMIT 0",
+    ),
+    (16, "SELECT id, step, op, state, output, at FROM orchestration_marker LIMIT 0"),
+    (
         17,
         "SELECT position, source, id, seq, created_at, destination, aggregatetype, aggregateid, `type`, payload, headers, \
          tracingspancontext, published_at FROM relay_archive LIMIT 0",
