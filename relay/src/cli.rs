@@ -10,11 +10,13 @@ use crate::config::{self, Config};
 mod check;
 mod doctor;
 mod exit;
+mod explain;
 mod grants;
 mod log;
 mod on;
 mod parked;
 mod reload;
+mod replay;
 mod run;
 mod saga;
 mod schema;
@@ -58,6 +60,12 @@ enum Command {
     /// Messages that cannot be delivered: looks at them, sends them again, goes on without them.
     #[command(after_help = parked::HELP)]
     Parked(Box<parked::Parked>),
+    /// Sends published messages again, from the archive: one, those of a key, or those of a time.
+    #[command(after_help = replay::HELP)]
+    Replay(Box<replay::Replay>),
+    /// Where a message is: waiting and for what, parked and why, or published and when.
+    #[command(after_help = explain::HELP)]
+    Explain(explain::Explain),
     /// Distributed transactions: looks at them, decides by hand what nobody decided, checks the databases.
     #[command(after_help = tx::HELP)]
     Tx(Box<tx::Tx>),
@@ -144,6 +152,8 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(())
         }
         Command::Parked(command) => parked::parked(*command).await,
+        Command::Replay(command) => Box::pin(replay::replay(*command)).await,
+        Command::Explain(command) => Box::pin(explain::explain(&command)).await,
         Command::Tx(command) => tx::tx(*command).await,
         Command::Saga(command) => saga::saga(*command).await,
     };

@@ -29,6 +29,7 @@ pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod explain;
 pub mod failpoint;
 pub mod format;
 pub mod lane;

@@ -39,7 +39,9 @@ impl Pattern {
         self.0.parse().ok()
     }
 
-    fn matches(&self, destination: &str) -> bool {
+    /// Whether a destination, as it is written, goes this way.
+    #[must_use]
+    pub fn matches(&self, destination: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();
         let Some(mut rest) = destination.strip_prefix(first) else { return false };

@@ -21,10 +21,14 @@ use crate::{
 };
 
 mod at;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod audit;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod bound;
 pub mod decode;
 mod error;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod explain;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod holder;
 pub mod identifier;
@@ -36,6 +40,8 @@ pub mod open;
 mod parked;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod replay;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]

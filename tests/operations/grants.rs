@@ -6,6 +6,42 @@ use barid_tests::place::{Hand, Kind, PATIENCE, Place};
 use barid_tests::roles::{Roles, as_role, may};
 use barid_tests::{Process, eventually};
 
+/// A relay that archives needs more, and the doctor sees when it lacks that.
+async fn archive_is_granted(place: &Place, roles: &Roles, as_relay: &str) {
+    let archives = as_relay.replace("[source.main]\n", "[source.main]\nafter = \"archive\"\n");
+    std::fs::write(place.config(), archives).unwrap();
+    assert_eq!(place.command(&["doctor"]).await.0, 0, "{:?}", place.kind);
+    let relay =
+        if place.kind == Kind::Postgres { roles.relay.clone() } else { format!("'{}'@'%'", roles.relay) };
+    place.execute(&format!("REVOKE DELETE ON relay_archive FROM {relay}")).await;
+    let (code, said) = place.command(&["doctor"]).await;
+    assert!(code == 8 && said.contains("DELETE on relay_archive"), "{:?}: {code}\n{said}", place.kind);
+}
+
+/// An operator sees what is in the archive, and replays it once the lines are run that are printed as a comment.
+async fn replay_is_granted_apart(place: &Place, printed: &str) {
+    let (name, id) = match place.kind {
+        Kind::Postgres => ("type", "gen_random_uuid()"),
+        _ => ("`type`", "UNHEX(REPLACE(UUID(), '-', ''))"),
+    };
+    let row = format!(
+        "INSERT INTO relay_archive (source, id, seq, created_at, destination, aggregatetype, {name}, headers) \
+         VALUES ('main', {id}, 1, '2026-01-01', 'queue:{}', 'order', 'm', '{{}}')",
+        place.there
+    );
+    place.execute(&row).await;
+    let replay = ["replay", "--all", "--reason", "tried"];
+    assert_eq!(place.command(&[&replay[..], &["--dry-run"]].concat()).await.0, 0);
+    let (code, said) = place.command(&replay).await;
+    assert!(code == 4 && said.contains("denied"), "{:?}: {code}\n{said}", place.kind);
+    let more: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("--   ")).collect();
+    let (_, more) = more.split_at(more.iter().position(|line| line.starts_with("GRANT DELETE")).unwrap());
+    place.execute(&more.join("\n")).await;
+    let (code, said) = place.command(&replay).await;
+    assert!(code == 0 && said.contains("replay: 1 messages"), "{:?}: {code}\n{said}", place.kind);
+    assert_eq!(place.received(&place.there, 1).await.len(), 1);
+}
+
 #[tokio::test]
 async fn each_role_can_do_its_work_and_no_other() {
     for kind in [Kind::Postgres, Kind::MariaDb] {
@@ -43,6 +79,7 @@ async fn each_role_can_do_its_work_and_no_other() {
         place.until_parked(1).await;
         let (code, said) = place.command(&["doctor"]).await;
         assert!(code == 0 && !said.contains("grants") && !said.contains("role"), "{kind:?}: {code}\n{said}");
+        archive_is_granted(&place, &roles, &as_relay).await;
         may(
             &place,
             &roles.relay,
@@ -68,6 +105,7 @@ async fn each_role_can_do_its_work_and_no_other() {
         let poison = "SELECT count(*) FROM relay_parked WHERE state = 'poison'";
         eventually(PATIENCE, "it is parked again", async || place.number(poison).await == 1).await;
         assert_eq!(place.command(&["status", "--source", "main"]).await.0, 0);
+        replay_is_granted_apart(&place, &printed(&place, &roles, dialect).await).await;
         may(
             &place,
             &roles.operator,
@@ -100,9 +138,19 @@ async fn a_role_that_is_no_plain_name_is_refused_and_help_tells_a_newcomer_what_
     assert!(code == 2 && said.contains("is no plain name"), "{code} {said}");
     let (code, help) = run(&["--help"]).await;
     assert_eq!(code, 0);
-    for command in
-        ["run", "check", "status", "doctor", "schema", "grants", "parked", "version", "completions"]
-    {
+    for command in [
+        "run",
+        "check",
+        "status",
+        "doctor",
+        "schema",
+        "grants",
+        "parked",
+        "replay",
+        "explain",
+        "version",
+        "completions",
+    ] {
         let line = |line: &str| line.split_whitespace().next() == Some(command);
         assert!(help.lines().any(line), "{command} is not in\n{help}");
         assert_eq!(run(&[command, "--help"]).await.0, 0, "{command}");

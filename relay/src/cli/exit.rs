@@ -21,7 +21,7 @@ pub(super) const HELP: &str = "Exit codes:
   3    the configuration is wrong
   4    a database or a broker cannot be reached, or refuses
   5    the schema is missing, changed, or newer than this program
-  6    no parked message, no transaction, or no saga, is what was asked for
+  6    no message, no transaction, or no saga, is what was asked for
   7    the transaction is decided otherwise, not prepared, not over, or not the databases' alone; the saga is over, under way, or its
        step is not stuck: nothing was changed
   8    doctor found something that has to be repaired
@@ -48,6 +48,21 @@ pub(super) enum Failure {
     Usage(String),
     #[error("source {source_name}: no such message is parked: {selection}")]
     NothingParked { source_name: String, selection: String },
+    #[error("source {source_name}: nothing in the archive is what was asked for: {selection}")]
+    NothingArchived { source_name: String, selection: String },
+    #[error(
+        "no source has message {id}: it was never committed, or it was published and is not kept any more (looked in {sources})"
+    )]
+    Unknown { id: uuid::Uuid, sources: String },
+    #[error(
+        "{messages} of {of} messages were replayed and are in the outbox; then {cause}; run it again for the others"
+    )]
+    HalfReplayed {
+        messages: i64,
+        of: i64,
+        #[source]
+        cause: SourceError,
+    },
     #[error("{0} of the findings above are problems")]
     Problems(usize),
     #[error("source {source_name}: {cause}")]
@@ -123,10 +138,10 @@ impl Failure {
             Self::Saga { cause, .. } => saga(cause),
             Self::Relay(RelayError::Sink { .. }) => 4,
             Self::Usage(_) => 2,
-            Self::Source(_) => 4,
+            Self::Source(_) | Self::HalfReplayed { .. } => 4,
             Self::Admin(AdminError::Bind { .. }) => 1,
             Self::Admin(_) => 3,
-            Self::NothingParked { .. } => 6,
+            Self::NothingParked { .. } | Self::NothingArchived { .. } | Self::Unknown { .. } => 6,
             Self::Problems(_) => 8,
             Self::Relay(_) | Self::Died(_) | Self::Signals(_) | Self::Mixed { .. } => 1,
         }

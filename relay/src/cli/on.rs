@@ -1,4 +1,4 @@
-//! What the commands `parked`, `tx` and `saga` have in common: about which source, in which form, and why something is changed.
+//! What the commands `parked`, `replay`, `tx` and `saga` have in common: about which source, in which form, and why something is changed.
 
 use clap::{Args, builder::NonEmptyStringValueParser};
 

@@ -14,9 +14,11 @@ use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
 mod archive;
 pub(super) mod doctor;
+pub(super) mod explain;
 mod lease;
 pub(super) mod parked;
 mod reader;
+pub(super) mod replay;
 mod session;
 pub(super) mod survey;
 mod writer;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use barid::store::AnyPool;
 
 use super::{Source, SourceError, identifier::Identifier, mapping::Mapping};
-use crate::{doctor::Report, parked::ParkedStore, survey::Survey};
+use crate::{archive::ArchiveStore, doctor::Report, explain::Finder, parked::ParkedStore, survey::Survey};
 
 /// How to read, beyond the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,46 @@ pub fn parked(name: &str, pool: &AnyPool) -> Box<dyn ParkedStore> {
         AnyPool::MySql(pool) => Box::new(super::mysql::parked::MySqlParked { source, pool: pool.clone() }),
         #[cfg(feature = "sqlite")]
         AnyPool::Sqlite(pool) => Box::new(super::sqlite::parked::SqliteParked { source, pool: pool.clone() }),
+        // As above.
+        #[allow(unreachable_patterns)]
+        _ => unreachable!("the features of the relay's sources are those of the framework's stores"),
+    }
+}
+
+/// The archived messages of the source `name` in this database; with the options that it is read with.
+///
+/// # Errors
+/// When they name a table that does not fit.
+pub async fn archive(
+    name: &str,
+    pool: &AnyPool,
+    options: &Options,
+) -> Result<Box<dyn ArchiveStore>, SourceError> {
+    match pool {
+        #[cfg(feature = "postgres")]
+        AnyPool::Postgres(pool) => super::postgres::replay::open(name, pool, options.table.as_ref()).await,
+        #[cfg(feature = "mysql")]
+        AnyPool::MySql(pool) => Ok(super::mysql::replay::open(name, pool)),
+        #[cfg(feature = "sqlite")]
+        AnyPool::Sqlite(pool) => Ok(super::sqlite::replay::open(name, pool)),
+        // As above.
+        #[allow(unreachable_patterns)]
+        _ => unreachable!("the features of the relay's sources are those of the framework's stores"),
+    }
+}
+
+/// Where messages of the source `name` are in this database; with the options that it is read with.
+///
+/// # Errors
+/// When they name a table that does not fit.
+pub async fn finder(name: &str, pool: &AnyPool, options: &Options) -> Result<Box<dyn Finder>, SourceError> {
+    match pool {
+        #[cfg(feature = "postgres")]
+        AnyPool::Postgres(pool) => super::postgres::explain::open(name, pool, options.table.as_ref()).await,
+        #[cfg(feature = "mysql")]
+        AnyPool::MySql(pool) => Ok(super::mysql::explain::open(name, pool)),
+        #[cfg(feature = "sqlite")]
+        AnyPool::Sqlite(pool) => Ok(super::sqlite::explain::open(name, pool)),
         // As above.
         #[allow(unreachable_patterns)]
         _ => unreachable!("the features of the relay's sources are those of the framework's stores"),

@@ -13,6 +13,10 @@ pub(super) struct Words {
     pub(super) ms: (&'static str, &'static str),
     /// So many milliseconds ago: before and after the number.
     pub(super) ago: (&'static str, &'static str),
+    /// Milliseconds since 1970 as a time: before and after the number.
+    pub(super) at: (&'static str, &'static str),
+    /// Now, in milliseconds since 1970.
+    pub(super) now: &'static str,
     /// The column `type`.
     pub(super) name: &'static str,
     /// The column `headers` as text.
@@ -25,6 +29,14 @@ pub(super) struct Words {
     pub(super) db_user: &'static str,
     /// Raises the counter of a source, which is bound once.
     pub(super) release: &'static str,
+}
+
+impl Words {
+    /// A time column in milliseconds since 1970.
+    pub(super) fn millis(&self, column: &str) -> String {
+        let (before, after) = self.ms;
+        format!("{before}{column}{after}")
+    }
 }
 
 /// A row of the list.
@@ -81,13 +93,6 @@ pub(super) struct Texts<'a> {
     pub(super) source: &'a str,
 }
 
-impl Texts<'_> {
-    fn ms(&self, column: &str) -> String {
-        let (before, after) = self.words.ms;
-        format!("{before}{column}{after}")
-    }
-}
-
 /// What can be bound on all three.
 macro_rules! builds {
     ($(#[$doc:meta])* $name:ident($self:ident, $($argument:ident: $type:ty),*) $body:block) => {
@@ -107,7 +112,7 @@ impl Texts<'_> {
         /// The list of messages: [`Row`].
         list(self, filter: &Filter, page: &Page) {
             let Words { name, headers, payload_bytes, .. } = self.words;
-            let (created, parked) = (self.ms("created_at"), self.ms("parked_at"));
+            let (created, parked) = (self.words.millis("created_at"), self.words.millis("parked_at"));
             let bodies = if page.bodies { "1 = 1" } else { "1 = 0" };
             let text = format!(
                 "SELECT id, seq, destination, aggregatetype, aggregateid, {name}, {headers}, CASE WHEN {bodies} THEN payload END, \
@@ -127,7 +132,7 @@ impl Texts<'_> {
     builds! {
         /// The groups: [`GroupRow`].
         groups(self, filter: &Filter, limit: u32) {
-            let (oldest, newest) = (self.ms("min(parked_at)"), self.ms("max(parked_at)"));
+            let (oldest, newest) = (self.words.millis("min(parked_at)"), self.words.millis("max(parked_at)"));
             let text = format!(
                 "SELECT fingerprint, state, count(*) AS messages, count(DISTINCT {}), {oldest}, {newest}, min(destination), \
                  min(last_error) FROM relay_parked",
@@ -168,21 +173,6 @@ impl Texts<'_> {
             if none_left {
                 query.push(" AND 1 = 0");
             }
-            query
-        }
-    }
-
-    builds! {
-        /// The row in `relay_audit`.
-        audit(self, change: &Change, messages: i64) {
-            let text = "INSERT INTO relay_audit (source, who, action, selection, messages, reason, db_user) VALUES (";
-            let mut query = QueryBuilder::new(text);
-            query.push_bind(self.source.to_owned()).push(", ");
-            query.push_bind(change.who.clone()).push(", ");
-            query.push_bind(change.action.as_str().to_owned()).push(", ");
-            query.push_bind(change.filter.to_string()).push(", ");
-            query.push_bind(messages).push(", ");
-            query.push_bind(change.reason.clone()).push(", ").push(self.words.db_user).push(")");
             query
         }
     }
@@ -256,7 +246,14 @@ macro_rules! parked_store {
                     transaction.rollback().await?;
                     return Ok(0);
                 }
-                let mut audit = self.texts().audit::<$database>(change, messages);
+                let entry = crate::source::audit::Entry {
+                    who: &change.who,
+                    action: change.action.as_str(),
+                    selection: change.filter.to_string(),
+                    messages,
+                    reason: &change.reason,
+                };
+                let mut audit = entry.insert::<$database>($words, &self.source);
                 audit.build().execute(transaction.connection()).await?;
                 if change.releases() {
                     // Last, so that two operators wait for one another as briefly as possible.

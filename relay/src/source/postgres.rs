@@ -28,6 +28,7 @@ macro_rules! columns {
 
 mod archive;
 pub(super) mod doctor;
+pub(super) mod explain;
 mod foreign;
 mod head;
 mod lease;
@@ -35,6 +36,7 @@ mod listen;
 pub(super) mod parked;
 mod put_back;
 mod reader;
+pub(super) mod replay;
 mod session;
 pub mod snapshot;
 pub(super) mod survey;

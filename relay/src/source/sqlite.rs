@@ -13,9 +13,11 @@ use super::{At, Candidate, Leases, Reader, Source, SourceError, Writer};
 
 mod archive;
 pub(super) mod doctor;
+pub(super) mod explain;
 mod lease;
 pub(super) mod parked;
 mod reader;
+pub(super) mod replay;
 pub(super) mod survey;
 mod writer;
 

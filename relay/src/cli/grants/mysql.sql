@@ -28,3 +28,8 @@ GRANT SELECT, INSERT, UPDATE ON relay_released TO {operator};
 GRANT SELECT ON relay_archive TO {operator};
 GRANT SELECT, INSERT ON relay_audit TO {operator};
 GRANT SELECT ON barid_schema TO {operator};
+
+-- Whoever replays from the archive puts messages into the outbox, and could put any there. Grant it only to those who may:
+--   GRANT DELETE ON relay_archive TO {operator};
+--   GRANT INSERT (id, destination, aggregatetype, aggregateid, `type`, payload, headers, tracingspancontext)
+--     ON outbox TO {operator};

@@ -27,3 +27,8 @@ GRANT SELECT ON outbox, relay_source, relay_parked, relay_released, relay_archiv
 GRANT UPDATE, DELETE ON relay_parked TO {operator};
 GRANT INSERT, UPDATE ON relay_released TO {operator};
 GRANT INSERT ON relay_audit TO {operator};
+
+-- Whoever replays from the archive puts messages into the outbox, and could put any there. Grant it only to those who may:
+--   GRANT DELETE ON relay_archive TO {operator};
+--   GRANT INSERT (id, destination, aggregatetype, aggregateid, type, payload, headers, tracingspancontext)
+--     ON outbox TO {operator};

@@ -5,9 +5,11 @@ use sqlx::{MySql, MySqlPool};
 
 use crate::source::parked::{Words, parked_store};
 
-const WORDS: Words = Words {
+pub(super) const WORDS: Words = Words {
     ms: ("CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', ", ") DIV 1000 AS SIGNED)"),
     ago: ("UTC_TIMESTAMP(6) - INTERVAL (", " * 1000) MICROSECOND"),
+    at: ("TIMESTAMP('1970-01-01') + INTERVAL (", " * 1000) MICROSECOND"),
+    now: "CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000 AS SIGNED)",
     name: "`type`",
     headers: "headers",
     payload_bytes: "CAST(LENGTH(payload) AS SIGNED)",
@@ -17,7 +19,7 @@ const WORDS: Words = Words {
 };
 
 /// READ COMMITTED: no gap locks, which would hold up the relay's parking.
-async fn begin(pool: &MySqlPool) -> Result<HeldTransaction<MySql>, sqlx::Error> {
+pub(super) async fn begin(pool: &MySqlPool) -> Result<HeldTransaction<MySql>, sqlx::Error> {
     let text = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION";
     HeldTransaction::<MySql>::begin(pool, text).await
 }

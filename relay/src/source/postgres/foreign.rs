@@ -35,7 +35,8 @@ struct Column {
 /// How a table is read, and how rows get back into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    view: String,
+    /// What reads it with the outbox's names.
+    pub(super) rows: String,
     pub(super) home: Home,
 }
 
@@ -74,7 +75,8 @@ pub(super) async fn see_as_outbox(
     connection: &mut PgConnection,
     plan: &Plan,
 ) -> Result<(), SourceError> {
-    let view = connection.execute(sqlx::raw_sql(AssertSqlSafe(plan.view.clone())));
+    let view = AssertSqlSafe(format!("CREATE TEMPORARY VIEW outbox AS {}", plan.rows));
+    let view = connection.execute(sqlx::raw_sql(view));
     at.bounded("opening the table", view).await.map(drop)
 }
 
@@ -144,7 +146,7 @@ fn planned(mapping: &Mapping, mut reads: Vec<(Role, Read)>, columns: &[Column]) 
     }
     let shown: Vec<String> =
         reads.iter().map(|(role, read)| format!("{} AS {}", read.expression, role.name())).collect();
-    let view = format!("CREATE TEMPORARY VIEW outbox AS SELECT {} FROM {table}", shown.join(", "));
+    let rows = format!("SELECT {} FROM {table}", shown.join(", "));
 
     let writable = |name: &str| found(columns, name).is_some_and(|column| !column.generated);
     let (mut into, mut values) = (Vec::new(), Vec::new());
@@ -168,7 +170,7 @@ fn planned(mapping: &Mapping, mut reads: Vec<(Role, Read)>, columns: &[Column]) 
         values: values.join(", "),
         table,
     };
-    Plan { view, home }
+    Plan { rows, home }
 }
 
 /// A text as a value of the column's own type, whatever that is.

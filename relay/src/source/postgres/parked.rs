@@ -5,9 +5,11 @@ use sqlx::{PgPool, Postgres};
 
 use crate::source::parked::{Words, parked_store};
 
-const WORDS: Words = Words {
+pub(super) const WORDS: Words = Words {
     ms: ("(extract(epoch FROM ", ") * 1000)::bigint"),
     ago: ("now() - interval '1 millisecond' * ", ""),
+    at: ("timestamptz 'epoch' + interval '1 millisecond' * ", ""),
+    now: "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
     name: "type",
     headers: "headers::text",
     payload_bytes: "octet_length(payload)::bigint",
@@ -18,7 +20,7 @@ const WORDS: Words = Words {
 };
 
 /// READ COMMITTED: a row that another operator has just changed is looked at again under its lock.
-async fn begin(pool: &PgPool) -> Result<HeldTransaction<Postgres>, sqlx::Error> {
+pub(super) async fn begin(pool: &PgPool) -> Result<HeldTransaction<Postgres>, sqlx::Error> {
     HeldTransaction::<Postgres>::begin(pool, "BEGIN ISOLATION LEVEL READ COMMITTED").await
 }
 

@@ -5,9 +5,11 @@ use sqlx::{Sqlite, SqlitePool};
 
 use crate::source::parked::{Words, parked_store};
 
-const WORDS: Words = Words {
+pub(super) const WORDS: Words = Words {
     ms: ("", ""),
     ago: ("CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - ", ""),
+    at: ("", ""),
+    now: "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
     name: "type",
     headers: "headers",
     payload_bytes: "length(payload)",
@@ -17,7 +19,7 @@ const WORDS: Words = Words {
 };
 
 /// One writer at a time, so nobody changes anything in between.
-async fn begin(pool: &SqlitePool) -> Result<HeldTransaction<Sqlite>, sqlx::Error> {
+pub(super) async fn begin(pool: &SqlitePool) -> Result<HeldTransaction<Sqlite>, sqlx::Error> {
     HeldTransaction::begin_immediate(pool).await
 }
 

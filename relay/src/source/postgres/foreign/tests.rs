@@ -46,7 +46,7 @@ fn debezium_s_table_is_seen_as_the_outbox() {
         "convert_to(\"payload\"::text, 'UTF8') AS payload, '{}'::jsonb AS headers, NULL::text AS tracingspancontext \
          FROM \"outboxevent\"",
     ] {
-        assert!(plan.view.contains(part), "{}\n  lacks\n{part}", plan.view);
+        assert!(plan.rows.contains(part), "{}\n  lacks\n{part}", plan.rows);
     }
     let home = &plan.home;
     assert_eq!(home.columns, "\"id\", \"aggregatetype\", \"aggregateid\", \"type\", \"payload\"");
@@ -62,7 +62,7 @@ fn columns_that_the_outbox_has_not_are_headers_and_find_their_way_back() {
     let plan = made(&mapping, &columns(&all)).unwrap();
     let headers = "coalesce(\"headers\"::jsonb, '{}') || jsonb_strip_nulls(jsonb_build_object('tenant', \"tenant\"::text, \
                    'part', \"part\"::text)) AS headers";
-    assert!(plan.view.contains(headers), "{}", plan.view);
+    assert!(plan.rows.contains(headers), "{}", plan.rows);
     assert!(plan.home.columns.ends_with("\"headers\", \"tenant\", \"part\""), "{}", plan.home.columns);
     let back = "(headers - ARRAY['tenant', 'part'])::jsonb, (jsonb_populate_record(NULL::\"outboxevent\", \
                 jsonb_build_object('tenant', headers ->> 'tenant'))).\"tenant\"";
