@@ -14,7 +14,7 @@ use tracing_subscriber::{
 /// that gets it: bodies are in no log.
 fn may_be_shown(line: &Metadata<'_>) -> bool {
     let of_client = line.target().starts_with("lapin");
-    !of_client || (*line.level() != Level::TRACE && line.target() != "lapin::returned_messages")
+    !of_client || (*line.level() != Level::TRACE && !line.target().ends_with("::returned_messages"))
 }
 
 /// Changes how much is said.
