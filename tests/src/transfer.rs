@@ -9,7 +9,8 @@ use barid::{
     Error,
     distributed::{
         CommitReport, Coordinator, DecisionLog as _, DistributedUnitOfWork, Resource, ResourceId, Settings,
-        SqlBranch, SqlDecisionLog, SqlHome, SqlResource, core::Protocol,
+        SqlBranch, SqlDecisionLog, SqlHome, SqlResource,
+        core::{Decision, Protocol},
     },
     store::{AnyPool, Backend, distributed::branch::TwoPhase},
 };
@@ -245,6 +246,25 @@ impl Bank {
             count += found.expect("the databases list their branches").len();
         }
         count
+    }
+
+    /// Rolls back what a test leaves prepared: it would stay on servers that others use.
+    ///
+    /// # Panics
+    /// When a database does not answer.
+    pub async fn leave_nothing_prepared(&self) {
+        for side in &self.sides {
+            let resource: Arc<dyn Resource> = match side {
+                Side::Postgres(resource) => resource.clone(),
+                Side::MariaDb(resource) => resource.clone(),
+                Side::Events(_) => continue,
+            };
+            let prepared =
+                resource.prepared(self.coordinator.id()).await.expect("the databases list their branches");
+            for branch in prepared {
+                resource.finish(&branch, Decision::Abort).await.expect("what is prepared can be rolled back");
+            }
+        }
     }
 
     /// Closes every connection.
