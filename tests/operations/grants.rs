@@ -105,7 +105,8 @@ async fn each_role_can_do_its_work_and_no_other() {
         let poison = "SELECT count(*) FROM relay_parked WHERE state = 'poison'";
         eventually(PATIENCE, "it is parked again", async || place.number(poison).await == 1).await;
         assert_eq!(place.command(&["status", "--source", "main"]).await.0, 0);
-        replay_is_granted_apart(&place, &printed(&place, &roles, dialect).await).await;
+        let dialect = if kind == Kind::Postgres { "postgres" } else { "mysql" };
+        replay_is_granted_apart(&place, &roles.printed(&place, dialect).await).await;
         may(
             &place,
             &roles.operator,
