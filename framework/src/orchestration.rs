@@ -76,4 +76,5 @@ pub use crate::store::orchestration::{
     SqlSagaLog,
     work::{SqlWork, StepDatabase},
 };
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) use handler::{Takes, encoded};

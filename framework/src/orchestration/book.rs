@@ -278,6 +278,7 @@ impl From<LogError> for OrchestrationError {
 }
 
 /// A row that this version cannot read.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) fn unreadable(why: impl std::fmt::Display) -> OrchestrationError {
     OrchestrationError::Log(Error::new(format!("a row of orchestration cannot be read: {why}")))
 }

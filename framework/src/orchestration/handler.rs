@@ -168,6 +168,7 @@ pub struct StepContext<D> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sent(Arc<Mutex<Vec<Outgoing>>>);
 
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 impl Sent {
     pub(crate) fn take(&self) -> Vec<Outgoing> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))

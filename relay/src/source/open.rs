@@ -81,6 +81,7 @@ pub fn parked(name: &str, pool: &AnyPool) -> Box<dyn ParkedStore> {
 ///
 /// # Errors
 /// When they name a table that does not fit.
+#[allow(unused_variables)] // not every database needs all of them
 pub async fn archive(
     name: &str,
     pool: &AnyPool,
@@ -103,6 +104,7 @@ pub async fn archive(
 ///
 /// # Errors
 /// When they name a table that does not fit.
+#[allow(unused_variables)] // not every database needs all of them
 pub async fn finder(name: &str, pool: &AnyPool, options: &Options) -> Result<Box<dyn Finder>, SourceError> {
     match pool {
         #[cfg(feature = "postgres")]
