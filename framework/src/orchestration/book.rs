@@ -16,7 +16,6 @@ use super::{
 };
 use crate::{
     distributed::{AuditEntry, Principal, Which, log::LogError},
-    error::Error,
     limits,
 };
 
@@ -280,5 +279,5 @@ impl From<LogError> for OrchestrationError {
 /// A row that this version cannot read.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub(crate) fn unreadable(why: impl std::fmt::Display) -> OrchestrationError {
-    OrchestrationError::Log(Error::new(format!("a row of orchestration cannot be read: {why}")))
+    OrchestrationError::Log(crate::error::Error::new(format!("a row of orchestration cannot be read: {why}")))
 }
