@@ -139,10 +139,18 @@ impl Stage {
     }
 
     async fn insert(&self, name: &str, key: Option<&str>, destination: &str) {
-        let row = "INSERT INTO outbox (id, destination, aggregatetype, aggregateid, type, payload) \
-            VALUES (?, ?, 'order', ?, ?, x'01')";
-        let row = sqlx::query(row).bind(Uuid::now_v7()).bind(destination).bind(key).bind(name);
-        row.execute(&self.pool).await.unwrap();
+        self.insert_all([(name, key, destination)]).await;
+    }
+
+    /// Rows that the relay sees at once.
+    async fn insert_all<'a>(&self, rows: impl IntoIterator<Item = (&'a str, Option<&'a str>, &'a str)>) {
+        let insert = "INSERT INTO outbox (id, destination, aggregatetype, aggregateid, type, payload) ";
+        let mut insert = sqlx::QueryBuilder::<sqlx::Sqlite>::new(insert);
+        insert.push_values(rows, |mut values, (name, key, destination)| {
+            values.push_bind(Uuid::now_v7()).push_bind(destination).push_bind("order").push_bind(key);
+            values.push_bind(name).push("x'01'");
+        });
+        insert.build().execute(&self.pool).await.unwrap();
     }
 
     fn relay(&self, settings: Settings) -> Relay {

@@ -63,8 +63,7 @@ async fn parking_with_an_old_epoch_changes_nothing_and_ends_the_session() {
     stage.insert("first", None, "queue:a").await;
     stage.until("outbox", 0).await;
     take_it_away(&stage).await;
-    stage.insert("lost", Some("k"), "topic:nowhere").await;
-    stage.insert("fine", Some("l"), "queue:a").await;
+    stage.insert_all([("lost", Some("k"), "topic:nowhere"), ("fine", Some("l"), "queue:a")]).await;
     // This one's deadline has not passed: it may publish, and what was confirmed is deleted.
     stage.broker.saw(2).await;
     stage.until("outbox", 1).await;

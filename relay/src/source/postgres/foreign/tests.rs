@@ -41,7 +41,7 @@ fn named(column: &str, key: &str) -> Named {
 fn debezium_s_table_is_seen_as_the_outbox() {
     let plan = made(&mapping(), &columns(&DEBEZIUM)).unwrap();
     for part in [
-        "CREATE TEMPORARY VIEW outbox AS SELECT \"seq\" AS seq, \"id\" AS id, now() AS created_at, \
+        "SELECT \"seq\" AS seq, \"id\" AS id, now() AS created_at, \
          'topic:' || coalesce(\"aggregatetype\"::text, '') AS destination, ",
         "convert_to(\"payload\"::text, 'UTF8') AS payload, '{}'::jsonb AS headers, NULL::text AS tracingspancontext \
          FROM \"outboxevent\"",
